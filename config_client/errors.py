@@ -1,0 +1,56 @@
+"""Every error that this SDK raises.
+
+    ConfigClientError            base of all; invalid options
+    ├── UnauthorizedError        401: the token is unknown, expired or revoked
+    ├── ForbiddenError           403: the token's scopes do not cover the request
+    ├── NotFoundError            404: no such config or version, or it was deleted
+    ├── InvalidResponseError     any other 4xx, or a body that is not what the endpoint promises
+    ├── ConnectionError          network failure or 5xx, after all retries
+    ├── DecryptionError          the payload does not authenticate under this client's key
+    ├── UnmarshalError           the document is not a JSON object, or does not fit the target type
+    └── ClosedError              the client was closed before or during the call
+
+No message, cause or attribute of these errors holds a token, a key or a value of a document: errors are logged and
+sent to error trackers, and configuration must not follow them there.
+"""
+
+from __future__ import annotations
+
+
+class ConfigClientError(Exception):
+    """Base of every error of this package; raised itself for invalid options and arguments."""
+
+
+class UnauthorizedError(ConfigClientError):
+    """The service answered 401: the token is unknown, expired or revoked. Never retried."""
+
+
+class ForbiddenError(ConfigClientError):
+    """The service answered 403: the token is valid but its scopes do not cover the request. Never retried."""
+
+
+class NotFoundError(ConfigClientError):
+    """The service answered 404: no such config, environment, label or version, or it was deleted. Never retried."""
+
+
+class InvalidResponseError(ConfigClientError):
+    """The service answered with another 4xx, or with a body that is not what the endpoint promises."""
+
+
+class ConnectionError(ConfigClientError):  # noqa: A001 - the published name of this error
+    """The service could not be reached, or answered 5xx, after every retry.
+
+    ``__cause__`` is the last failure, without its request and response, which hold the token.
+    """
+
+
+class DecryptionError(ConfigClientError):
+    """The payload is shorter than 28 bytes, or does not authenticate under this client's key."""
+
+
+class UnmarshalError(ConfigClientError):
+    """The document is not JSON, is not an object, or does not fit the target type."""
+
+
+class ClosedError(ConfigClientError):
+    """The client was closed before the call, or while it was under way."""
