@@ -1,0 +1,123 @@
+"""Every way in which the service refuses a request. Pure.
+
+    ServiceError
+    ├── InvalidRequestError      a malformed name, query, header or body
+    │   └── InvalidDocumentError the document is not one that can be published; ``path`` points into it
+    ├── DocumentTooLargeError    over the configured limit
+    ├── UnauthenticatedError     unknown, expired or revoked token
+    ├── AccessDeniedError        a valid token whose scopes do not cover the request
+    ├── NotFoundError            no such config, version or token
+    ├── PreconditionFailedError  ``If-Match`` / ``If-None-Match`` did not hold; names both versions
+    ├── ConflictError            lost every round of compare-and-set against other writers
+    ├── NotRenderableError       the document has no faithful form in the requested format
+    └── StoreError               the store of record failed; nothing was changed
+        ├── StoreFullError       no space left
+        ├── StoreLockedError     another process holds the store
+        ├── StoreCorruptError    the file is damaged or not ours
+        └── WrongMasterKeyError  the master key is not the one that sealed this store
+
+Messages name the fault and the remedy. They never hold a token, a key or a value of a document. ``code`` is what a
+program may match on; it stands in the body of the HTTP answer.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Base of every refusal."""
+
+    code: ClassVar[str] = "error"
+
+
+class InvalidRequestError(ServiceError):
+    """A malformed name, query, header or body."""
+
+    code = "invalid_request"
+
+
+class InvalidDocumentError(InvalidRequestError):
+    """The document is not one that can be published. ``path`` is a JSON Pointer (RFC 6901) into it, or empty."""
+
+    code = "invalid_document"
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class DocumentTooLargeError(ServiceError):
+    """The document is over the configured limit."""
+
+    code = "document_too_large"
+
+
+class UnauthenticatedError(ServiceError):
+    """The token is missing, unknown, expired or revoked."""
+
+    code = "unauthenticated"
+
+
+class AccessDeniedError(ServiceError):
+    """The token is valid but its scopes do not cover the request."""
+
+    code = "access_denied"
+
+
+class NotFoundError(ServiceError):
+    """No such config, version or token."""
+
+    code = "not_found"
+
+
+class PreconditionFailedError(ServiceError):
+    """The running version is not the one the request was conditional on."""
+
+    code = "precondition_failed"
+
+
+class ConflictError(ServiceError):
+    """Other writers changed the config again and again while this change was made."""
+
+    code = "conflict"
+
+
+class NotRenderableError(ServiceError):
+    """The document has no faithful form in the requested format. ``path`` points to the offending value."""
+
+    code = "not_renderable"
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class StoreError(ServiceError):
+    """The store of record failed; nothing was changed."""
+
+    code = "store_unavailable"
+
+
+class StoreFullError(StoreError):
+    """No space is left for the store."""
+
+    code = "store_full"
+
+
+class StoreLockedError(StoreError):
+    """Another process holds the store."""
+
+    code = "store_locked"
+
+
+class StoreCorruptError(StoreError):
+    """The file of the store is damaged, or is not a store of this service."""
+
+    code = "store_corrupt"
+
+
+class WrongMasterKeyError(StoreError):
+    """The master key is not the one that sealed this store."""
+
+    code = "wrong_master_key"

@@ -1,0 +1,76 @@
+"""What the service asks of a store of record. Knows no SQL, no HTTP and no key.
+
+A store keeps what it is given, sealed. Every implementation passes ``config_service.testing.StoreContract``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Protocol
+
+from config_client.protocol import Position
+
+from ..domain.keys import ConfigKey
+from ..domain.records import LogEntry, NewToken, NewVersion, StoredToken, Version
+
+
+class VersionConflictError(Exception):
+    """The newest version of the key is not the one the commit was conditional on."""
+
+    def __init__(self, key: ConfigKey, base: int, newest: int) -> None:
+        super().__init__(f"{key}: newest version is {newest}, the change was made on {base}")
+        self.newest = newest
+
+
+class ConfigStore(Protocol):
+    """The memory of record: an append-only log, every version of every config, and the tokens.
+
+    Laws, each proved by the contract suite:
+
+    - A commit is one transaction: version, revision and log entry become durable together, before the call returns.
+    - Revisions are 1, 2, 3 … without gaps within an epoch, and commit order is revision order.
+    - A committed version never changes and is never lost.
+    - Any failure raises a ``domain.errors.StoreError`` and leaves the store as it was.
+
+    All methods may be called from one event loop, concurrently.
+    """
+
+    async def open(self) -> None:
+        """Open the store, creating or migrating it as needed, and take its lock.
+
+        Raises StoreLockedError, StoreCorruptError or StoreError.
+        """
+
+    async def close(self) -> None:
+        """Release everything. Closing twice is allowed."""
+
+    async def position(self) -> Position:
+        """Return the epoch and the newest revision (0 in a new store)."""
+
+    async def seal_check(self, candidate: bytes) -> bytes:
+        """Return the sealed check value of this store; a store that has none yet keeps ``candidate`` and returns it."""
+
+    async def commit_version(self, change: NewVersion) -> Version:
+        """Append a version. Raises VersionConflictError when ``change.base`` is not the newest version of its key."""
+
+    async def commit_token(self, token: NewToken) -> tuple[StoredToken, LogEntry]:
+        """Append a token; ids count from 1 and are never used again."""
+
+    async def revoke_token(self, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
+        """Mark a token revoked. Returns None when there is none of that id, or it is revoked already."""
+
+    async def log(self, after: int, limit: int) -> list[LogEntry]:
+        """Return at most ``limit`` entries with a revision above ``after``, in order."""
+
+    def newest_versions(self) -> AsyncIterator[Version]:
+        """Yield the newest version of every key, tombstones included."""
+
+    async def versions(self, key: ConfigKey) -> list[Version]:
+        """Return every version of ``key``, oldest first; empty when there is none."""
+
+    async def version(self, key: ConfigKey, number: int) -> Version | None:
+        """Return one version of ``key``, or None."""
+
+    async def tokens(self) -> list[StoredToken]:
+        """Return every token, revoked ones included, by id."""
