@@ -18,9 +18,10 @@ from typing import Final
 
 from httpx_sse import ServerSentEvent
 
-from config_client.errors import ConfigClientError, InvalidResponseError
+from .errors import ConfigClientError, InvalidResponseError
 
 DEFAULT_MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
+"""Bytes that an unfinished event may take, unless told otherwise: 64 MiB."""
 
 _MEDIA_TYPE: Final = "text/event-stream"
 _MEDIA_TYPE_SHAPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,40}/[a-z0-9!#$&^_.+-]{1,40}")
@@ -33,9 +34,8 @@ def check_event_stream(status: int, content_type: str) -> None:
 
     The type is compared without case, and its parameters are ignored: an event stream is UTF-8 whatever they say.
 
-    Raises:
-        InvalidResponseError: the status is 204, by which a service asks for no reconnecting; or is anything else than
-            200, redirects included; or the type is not ``text/event-stream``.
+    Raises InvalidResponseError when the status is 204, by which a service asks for no reconnecting; when it is
+    anything else than 200, redirects included; and when the type is not ``text/event-stream``.
     """
     if status == 204:
         raise InvalidResponseError(
@@ -74,8 +74,7 @@ class SSEDecoder:
         that is under way, be it a comment. ``last_event_id`` is that of the decoder before a reconnect, so that the id
         outlives a connection that brought none.
 
-        Raises:
-            ConfigClientError: ``max_event_bytes`` is less than 1.
+        Raises ConfigClientError when ``max_event_bytes`` is less than 1.
         """
         if max_event_bytes < 1:
             raise ConfigClientError(f"max_event_bytes must be at least 1, got {max_event_bytes}")
@@ -119,9 +118,8 @@ class SSEDecoder:
 
         An event's ``id`` is the last event id as of that event, its ``retry`` the value of its own block, if any.
 
-        Raises:
-            InvalidResponseError: an unfinished event exceeds ``max_event_bytes`` (while iterating; and by every later
-                call, since the place in the stream is lost).
+        Raises InvalidResponseError when an unfinished event exceeds ``max_event_bytes``: while iterating, and by
+        every later call, since the place in the stream is lost.
         """
         if self._too_large:
             raise self._limit_error()

@@ -28,16 +28,15 @@ def backoff_delay(attempt: int, base_delay: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential backoff with full jitter, without an end."""
+    """Exponential backoff with full jitter, without an end. ``base`` and ``cap`` in seconds."""
 
     base: float
+    cap: float = MAX_DELAY
     attempt: int = 0
-    floor: float = 0.0
 
     def next(self, uniform: Uniform = random.uniform) -> tuple[float, Backoff]:
         """Return the delay in seconds and the policy for the failure after this one."""
-        ceiling = _ceiling(self.attempt, self.base)
-        delay = uniform(min(self.floor, ceiling), ceiling)
+        delay = uniform(0.0, min(_ceiling(self.attempt, self.base), self.cap))
         return delay, replace(self, attempt=self.attempt + 1)
 
 

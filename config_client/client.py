@@ -1,0 +1,162 @@
+"""``ConfigClient``: the composition of transport, keyring, decoding and watching. Thin; no rule stands here."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+from ._driver import Target, ThreadDriver, open_payload
+from .backoff import Backoff
+from .crypto import Keyring, parse_encryption_keys
+from .decode import decode
+from .errors import ConfigClientError
+from .options import GetOptions, Options
+from .protocol import CONFIGS_PATH, Metadata, config_path, formatted_path, is_name, parse_config_list
+from .snapshot import Snapshot
+from .transport import Transport
+from .types import ConfigChangeEvent, ConfigInfo, Format
+from .watching import EventWatch, Policy, Steps, ValueWatch, limited
+
+__all__ = ["ConfigChangeEvent", "ConfigClient", "ConfigInfo", "Format", "GetOptions", "Options", "Snapshot"]
+
+T = TypeVar("T")
+
+_ENVIRONMENT = ("CONFIG_SERVICE_HOST", "CONFIG_SERVICE_TOKEN", "CONFIG_SERVICE_KEY")
+
+
+class ConfigClient:
+    """A client of one service as one token. Safe to share between threads.
+
+        with ConfigClient.from_env() as client:
+            config = client.get("orders", OrdersConfig)
+
+    Every method raises ClosedError after ``close``, except the watches, which return. All of them may raise
+    UnauthorizedError, ForbiddenError, NotFoundError, InvalidResponseError and ConnectionError.
+    """
+
+    def __init__(self, opts: Options) -> None:
+        self._options = opts
+        self._keyring = Keyring(parse_encryption_keys(opts.encryption_key))
+        self._transport = Transport(
+            opts.host, opts.service_token, opts.request_timeout, opts.retry_count, opts.retry_delay, opts.http_client
+        )
+
+    @classmethod
+    def from_env(cls) -> ConfigClient:
+        """Return a client for ``CONFIG_SERVICE_HOST``, ``CONFIG_SERVICE_TOKEN`` and ``CONFIG_SERVICE_KEY``.
+
+        Raises ConfigClientError, which names what is missing.
+        """
+        missing = [name for name in _ENVIRONMENT if not os.environ.get(name)]
+        if missing:
+            raise ConfigClientError(f"set {' and '.join(missing)} in the environment")
+        host, token, key = (os.environ[name] for name in _ENVIRONMENT)
+        return cls(Options(host=host, service_token=token, encryption_key=key))
+
+    def __repr__(self) -> str:
+        return f"ConfigClient({self._options.host!r})"
+
+    def __enter__(self) -> ConfigClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every watch and request, within 100 ms, and close what this client owns. Idempotent."""
+        self._transport.close()
+
+    def get(self, config_name: str, target_type: type[T], opts: GetOptions | None = None) -> T:
+        """Return the config decoded into ``target_type``: ``dict``, a dataclass or a pydantic model.
+
+        Raises DecryptionError, and UnmarshalError when the document does not fit.
+        """
+        return decode(self.get_bytes(config_name, opts), target_type)
+
+    def get_raw(self, config_name: str, opts: GetOptions | None = None) -> dict[str, object]:
+        """Return the config as the dict that its JSON object spells. Raises DecryptionError and UnmarshalError."""
+        return decode(self.get_bytes(config_name, opts), dict)
+
+    def get_bytes(self, config_name: str, opts: GetOptions | None = None) -> bytes:
+        """Return the JSON bytes exactly as they were published, not parsed. Raises DecryptionError."""
+        _check_name(config_name)
+        response = self._transport.fetch(config_path(config_name), opts.query() if opts else None)
+        return open_payload(self._keyring, config_name, response.content)
+
+    def get_formatted(self, config_name: str, fmt: Format, opts: GetOptions | None = None) -> bytes:
+        """Return the config in plaintext, rendered by the service; the token needs the right ``export``.
+
+        Raises InvalidResponseError when the document has no faithful form in ``fmt``.
+        """
+        _check_name(config_name)
+        query = {"format": Format(fmt).value, **(opts.query() if opts else {})}
+        return self._transport.fetch(formatted_path(config_name), query).content
+
+    def list(self) -> builtins.list[ConfigInfo]:
+        """Return a row for every config that the token may read."""
+        return parse_config_list(self._transport.fetch(CONFIGS_PATH).content)
+
+    def watch(
+        self,
+        config_name: str,
+        callback: Callable[[ConfigChangeEvent], object],
+        opts: GetOptions | None = None,
+    ) -> None:
+        """Block, and call ``callback`` for every change of the config; return after ``close``.
+
+        Without an environment in ``opts`` the changes of every environment count that the token may read. Changes
+        that happen while the connection is down are told of after it is up again. A callback that raises is logged by
+        type, and the watch goes on. Raises the error that is final (``Options.final_errors``).
+        """
+        query = _watchable(config_name, opts)
+        watch = EventWatch(self._policy(), config_name, everywhere="environment" not in query)
+        self._drive(watch.run(), config_name, query, notify=callback)
+
+    def watch_and_decode(
+        self, config_name: str, target_type: type[T], snapshot: Snapshot[T], opts: GetOptions | None = None
+    ) -> None:
+        """Block, and keep ``snapshot`` current: filled at once, then swapped at every change; return after ``close``.
+
+        A document that cannot be opened or decoded leaves the value in place and goes to ``on_error``; so does a
+        deletion. Raises the error that is final (``Options.final_errors``).
+        """
+
+        def apply(document: bytes, metadata: Metadata) -> None:
+            value = decode(document, target_type)
+            snapshot.store(value, version=metadata.version, updated_at=metadata.timestamp)
+
+        query = _watchable(config_name, opts)
+        self._drive(ValueWatch(self._policy()).run(), config_name, query, apply=apply)
+
+    def _policy(self) -> Policy:
+        opts = self._options
+        return Policy(limited(Backoff(opts.retry_delay, cap=opts.max_retry_delay)), opts.final_errors)
+
+    def _drive(
+        self,
+        steps: Steps,
+        config_name: str,
+        query: dict[str, str],
+        *,
+        apply: Callable[[bytes, Metadata], None] = lambda document, metadata: None,
+        notify: Callable[[ConfigChangeEvent], object] = lambda event: None,
+    ) -> None:
+        opts = self._options
+        target = Target(config_name, query, apply, notify, opts.on_error, opts.on_change)
+        ThreadDriver(self._transport, self._keyring, target, opts.heartbeat_interval).run(steps)
+
+
+def _check_name(config_name: str) -> None:
+    if not is_name(config_name):
+        raise ConfigClientError(
+            "config name: 1 to 128 of A-Z a-z 0-9 . _ - beginning with a letter or digit, without '..', not reserved"
+        )
+
+
+def _watchable(config_name: str, opts: GetOptions | None) -> dict[str, str]:
+    _check_name(config_name)
+    if opts is not None and opts.version:
+        raise ConfigClientError("a published version never changes: watch without a version, or get() this one once")
+    return opts.query() if opts else {}

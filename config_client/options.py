@@ -1,0 +1,111 @@
+"""What an application tells the client: where, as whom, under which key, and how patiently.
+
+Validates itself and does no I/O.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from .crypto import parse_encryption_keys
+from .errors import ConfigClientError, ForbiddenError, NotFoundError, UnauthorizedError
+from .protocol import is_environment, is_label
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_FINAL_ERRORS: Final[tuple[type[ConfigClientError], ...]] = (UnauthorizedError, ForbiddenError, NotFoundError)
+
+_HOST: Final = re.compile(r"https?://[^\s/?#@\\]+(/[^\s?#@\\]*)?\Z", re.IGNORECASE)
+# RFC 9110 §5.5: what a header can carry; anything else would end up in the error of an HTTP library.
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+\Z")
+
+
+@dataclass
+class Options:
+    """How to reach the service.
+
+    ``host``: URL of the service, ``http://`` or ``https://``, a path prefix allowed. ``service_token``: the token's
+    secret. ``encryption_key``: 64 hex characters; several keys, comma-separated, while a rotation is under way.
+    ``http_client``: a caller-owned client, never closed by this package.
+
+    ``request_timeout``: seconds per request. ``retry_count``: further attempts of a request after a 5xx or a network
+    error. ``retry_delay``: base seconds of the exponential backoff with full jitter, of requests and of watches.
+
+    ``on_error(exception)`` is called for every error of a watch, ``on_change(config_name)`` for every change it
+    hears of; neither stops the watch, even when it raises.
+
+    ``max_retry_delay``: upper bound in seconds of the pause between two attempts to watch. ``heartbeat_interval``:
+    seconds between heartbeats of a service that does not announce them; three missed mean that the stream is dead.
+    ``final_errors``: the errors that end a watch; a NotFoundError ends it only while nothing was ever found.
+
+    Raises ConfigClientError when a value cannot work. The repr shows neither token nor key.
+    """
+
+    host: str
+    service_token: str = field(repr=False)
+    encryption_key: str = field(repr=False)
+    http_client: httpx.Client | None = field(default=None, repr=False)
+    request_timeout: float = 10.0
+    retry_count: int = 3
+    retry_delay: float = 1.0
+    on_error: Callable[[Exception], object] | None = field(default=None, repr=False)
+    on_change: Callable[[str], object] | None = field(default=None, repr=False)
+    max_retry_delay: float = 30.0
+    heartbeat_interval: float = 5.0
+    final_errors: tuple[type[ConfigClientError], ...] = DEFAULT_FINAL_ERRORS
+
+    def __post_init__(self) -> None:
+        if not self.host:
+            raise ConfigClientError("host is empty: give the URL of the service, such as http://localhost:8080")
+        if not _HOST.match(self.host):
+            raise ConfigClientError(
+                "host must be a URL such as https://config.example.com: http or https, a host, optionally a port and "
+                "a path, and neither user name, query nor fragment"
+            )
+        if not self.service_token:
+            raise ConfigClientError("service_token is empty: give the secret of a token of the service")
+        if not _TOKEN.match(self.service_token):
+            raise ConfigClientError("service_token holds a character that no HTTP header can carry (a line break?)")
+        parse_encryption_keys(self.encryption_key)
+        for name in ("request_timeout", "max_retry_delay", "heartbeat_interval"):
+            _check_seconds(name, getattr(self, name), minimum_excluded=True)
+        _check_seconds("retry_delay", self.retry_delay, minimum_excluded=False)
+        if isinstance(self.retry_count, bool) or not isinstance(self.retry_count, int) or self.retry_count < 0:
+            raise ConfigClientError("retry_count must be a whole number, 0 or more")
+
+
+@dataclass(frozen=True)
+class GetOptions:
+    """Which config exactly. Empty texts and version 0 mean: not named, the service's defaults apply."""
+
+    environment: str = ""
+    version: int = 0
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if self.environment and not is_environment(self.environment):
+            raise ConfigClientError(
+                "environment must be 1 to 128 of A-Z a-z 0-9 . _ - beginning with a letter or digit"
+            )
+        if self.label and not is_label(self.label):
+            raise ConfigClientError("label must be 1 to 128 of A-Z a-z 0-9 . _ - / beginning with a letter or digit")
+        if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 0:
+            raise ConfigClientError("version must be a whole number, 1 or more (0: the running one)")
+
+    def query(self) -> dict[str, str]:
+        """Return the query parameters, without those that are empty or 0."""
+        named = {"environment": self.environment, "version": str(self.version or ""), "label": self.label}
+        return {name: value for name, value in named.items() if value}
+
+
+def _check_seconds(name: str, value: float, *, minimum_excluded: bool) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < 0 or (minimum_excluded and value == 0):
+        raise ConfigClientError(
+            f"{name} must be a number of seconds {'above 0' if minimum_excluded else 'of 0 or more'}"
+        )

@@ -1,0 +1,391 @@
+"""HTTP to the service: one retry policy, one mapping of failures to this package's errors.
+
+Knows httpx, routes as text and status codes. Knows nothing of keys, documents or watches.
+
+The policy itself is the immutable ``backoff.RetryPolicy``; ``_retrying`` is the only loop that applies it, be it inside
+``RetryTransport`` (clients of our own) or around ``send`` (a caller's client, whose transport is the caller's).
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from email.utils import parsedate_to_datetime
+from typing import Final, TypeVar
+from urllib.parse import urlencode
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+from httpx_sse import connect_sse
+
+from ._interrupt import Interrupt
+from ._network import InterruptibleTransport
+from .backoff import RetryPolicy, backoff_delay
+from .errors import (
+    ClosedError,
+    ConnectionError,  # noqa: A004 - this package's
+    ForbiddenError,
+    InvalidResponseError,
+    NotFoundError,
+    UnauthorizedError,
+)
+from .protocol import TOKEN_HEADER
+
+__all__ = ["RetryTransport", "Transport", "backoff_delay"]
+
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of a response body, decompressed; a larger one is not a config."""
+MAX_REDIRECTS: Final = 5
+CLOSE_SECONDS: Final = 0.08
+"""Seconds that ``close`` waits for interrupted calls to leave; they are awake already."""
+
+_R = TypeVar("_R")
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_FRAMING: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_POINTER: Final = re.compile(r"(/[^\x00-\x1f]{0,200})?\Z")
+
+
+class RetryTransport(httpx.BaseTransport):
+    """Retries idempotent requests after a network error or a 5xx, around any other transport.
+
+    It honours ``Retry-After``, pauses for at most 30 s (or what ``Retry-After`` asks for, up to a minute), returns the
+    last 5xx or raises the last error when the retries are used up, and stops pausing at once on ``close``.
+
+    ``retry_count``: further attempts; ``retry_delay``: base seconds of the backoff.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.BaseTransport,
+        retry_count: int = 3,
+        retry_delay: float = 1.0,
+        *,
+        interrupt: Interrupt | None = None,
+    ) -> None:
+        self._transport = transport
+        self._policy = RetryPolicy(retries=retry_count, base=retry_delay)
+        self._interrupt = interrupt or Interrupt()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send ``request``, again if need be. Raises httpx.TransportError like any transport."""
+        # A body that is a stream is used up by the first attempt.
+        replayable = isinstance(request.stream, httpx.ByteStream)
+        if request.method not in _IDEMPOTENT or not replayable:
+            return self._transport.handle_request(request)
+
+        def attempt() -> httpx.Response:
+            response = self._transport.handle_request(request)
+            return _read(response) if request.extensions.get(_WHOLE) else response
+
+        return _retrying(attempt, self._policy, self._interrupt)
+
+    def close(self) -> None:
+        """End pauses under way and close the transport inside."""
+        self._interrupt.set()
+        self._transport.close()
+
+
+_WHOLE: Final = "config_client.whole_body"
+"""Marks a request whose body is read within the attempt, so that a body cut short is retried too."""
+
+
+class Transport:
+    """Requests to one service as one token, with this package's errors.
+
+    ``request_timeout``: seconds; ``retry_count``: further attempts; ``retry_delay``: base seconds of the backoff.
+    With a caller's ``http_client`` every request goes through it (so that its mocks, proxies and hooks work) and it is
+    never closed here; what then cannot be interrupted by ``close`` is connecting and waiting for the first byte.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        service_token: str,
+        request_timeout: float = 10.0,
+        retry_count: int = 3,
+        retry_delay: float = 1.0,
+        http_client: httpx.Client | None = None,
+    ) -> None:
+        self._host = host.rstrip("/")
+        self._base = httpx.URL(self._host)
+        self._token = service_token
+        self._timeout = request_timeout
+        self._policy = RetryPolicy(retries=retry_count, base=retry_delay)
+        self.interrupt: Final = Interrupt()
+        self._owned = http_client is None
+        if http_client is None:
+            network = InterruptibleTransport(self.interrupt, verify=_tls_context(self._base), proxy=_proxy(self._base))
+            retrying = RetryTransport(network, retry_count, retry_delay, interrupt=self.interrupt)
+            self._retrying = httpx.Client(transport=retrying, trust_env=False, timeout=request_timeout)
+            self._single = httpx.Client(transport=network, trust_env=False, timeout=request_timeout)
+        else:
+            self._retrying = self._single = http_client
+
+    def __repr__(self) -> str:
+        return f"Transport({str(self._base)!r})"
+
+    def __enter__(self) -> Transport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self.interrupt.is_set()
+
+    def close(self) -> None:
+        """End every call under way, within 100 ms, and close the client if it is ours. Idempotent."""
+        self.interrupt.set()
+        self.interrupt.settle(CLOSE_SECONDS)
+        if self._owned:
+            self._retrying.close()
+            self._single.close()
+
+    def get(self, path: str, **params: str | int) -> httpx.Response:
+        """Return the 200 answer to ``GET path``, its body read.
+
+        Raises UnauthorizedError, ForbiddenError, NotFoundError, InvalidResponseError, ConnectionError, ClosedError.
+        """
+        return self.fetch(path, {name: str(value) for name, value in params.items()})
+
+    def fetch(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        retry: bool = True,
+    ) -> httpx.Response:
+        """Return the answer to ``GET path``, its body read: 200, or 304 if ``headers`` make the request conditional.
+
+        ``retry`` False makes one attempt, for callers with a backoff of their own. Raises as ``get`` does.
+        """
+        with self.interrupt.activity():
+            response = self._exchange(path, params, headers, retry=retry)
+        if response.status_code == 304 and headers and "If-None-Match" in headers:
+            return response
+        raise_for_status(response, path)
+        return response
+
+    @contextmanager
+    def stream(
+        self, path: str, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Iterator[httpx.Response]:
+        """Open the event stream ``GET path`` and yield its response, whatever its status, the body unread. One attempt.
+
+        A network failure while opening raises ConnectionError or ClosedError.
+        """
+        with self.interrupt.activity(), ExitStack() as stack:
+
+            def send(url: str, sent: dict[str, str]) -> httpx.Response:
+                source = connect_sse(
+                    self._single,
+                    "GET",
+                    url,
+                    headers={**sent, "Accept-Encoding": "identity"},
+                    timeout=self._timeout,
+                    follow_redirects=False,
+                )
+                return stack.enter_context(source).response
+
+            response = self._guarded(lambda: self._follow(send, path, params, headers))
+            # On HTTP/2 the connection carries the caller's other requests too; a heartbeat wakes the read there.
+            stream = response.extensions.get("network_stream")
+            sock = stream.get_extra_info("socket") if stream and response.http_version != "HTTP/2" else None
+            if sock is not None:
+                self.interrupt.guard(sock)
+            yield response
+
+    def chunks(self, response: httpx.Response, *, read_timeout: float) -> Iterator[bytes]:
+        """Yield the body of a streamed response as it arrives; ``read_timeout`` seconds of silence end it.
+
+        Raises ConnectionError or ClosedError.
+        """
+        # httpcore looks at this when the body is first read, so it may still be changed after the headers are in.
+        response.request.extensions["timeout"] = {**httpx.Timeout(self._timeout).as_dict(), "read": read_timeout}
+        chunks = response.iter_bytes()
+        while True:
+            chunk = self._guarded(lambda: next(chunks, None))
+            if chunk is None:
+                return
+            yield chunk
+
+    def _exchange(
+        self, path: str, params: Mapping[str, str] | None, headers: Mapping[str, str] | None, *, retry: bool
+    ) -> httpx.Response:
+        client = self._retrying if retry else self._single
+
+        def send(url: str, sent: dict[str, str]) -> httpx.Response:
+            request = client.build_request("GET", url, headers=sent, timeout=self._timeout, extensions={_WHOLE: True})
+            return client.send(request, stream=True, follow_redirects=False)
+
+        def attempt() -> httpx.Response:
+            return _read(self._follow(send, path, params, headers))
+
+        if self._owned or not retry:
+            return self._guarded(attempt)
+        return self._guarded(lambda: _retrying(attempt, self._policy, self.interrupt))
+
+    def _follow(
+        self,
+        send: Callable[[str, dict[str, str]], httpx.Response],
+        path: str,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+    ) -> httpx.Response:
+        """Send, following redirects within the same origin: any other would carry the token away."""
+        url = f"{self._host}{path}?{urlencode(params)}" if params else f"{self._host}{path}"
+        sent = {**(headers or {}), TOKEN_HEADER: self._token}
+        for _ in range(MAX_REDIRECTS + 1):
+            response = send(url, dict(sent))
+            if response.status_code not in _REDIRECTS:
+                return response
+            response.close()
+            target = httpx.URL(url).join(response.headers.get("Location", ""))
+            url = str(target)
+            if _origin(target) != _origin(self._base):
+                raise InvalidResponseError(
+                    f"{path}: the service redirects to another origin, which must not see the token; "
+                    "if the service has moved, set host to its new URL"
+                )
+        raise InvalidResponseError(f"{path}: more than {MAX_REDIRECTS} redirects")
+
+    def _guarded(self, call: Callable[[], _R]) -> _R:
+        """Run ``call``; whatever httpx raises becomes an error of this package, without request or token."""
+        failure: httpx.HTTPError | httpx.InvalidURL | httpx.StreamError | RuntimeError | None = None
+        if not self.interrupt.is_set():
+            try:
+                return call()
+            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+                failure = error
+            except RuntimeError as error:
+                # httpx's answer to using a client that was closed meanwhile; anything else is not ours to explain.
+                if not self.interrupt.is_set():
+                    raise
+                failure = error
+        # Raised outside the handlers: a context would lead to the request, and its headers hold the token.
+        if self.interrupt.is_set():
+            raise ClosedError("the client is closed")
+        if isinstance(failure, httpx.DecodingError):
+            raise InvalidResponseError("the body does not decompress as its Content-Encoding says")
+        raise self._connection_error(failure)
+
+    def _connection_error(self, failure: Exception | None) -> ConnectionError:
+        text = "" if isinstance(failure, httpx.ProtocolError) else str(failure).replace(self._token, "…")
+        what = type(failure).__name__ + (f": {text}" if text else "")
+        error = ConnectionError(f"{self._base.scheme}://{self._base.netloc.decode()}: {what}")
+        error.__cause__ = OSError(what) if not isinstance(failure, httpx.TransportError) else type(failure)(text)
+        return error
+
+
+def raise_for_status(response: httpx.Response, path: str) -> None:
+    """Raise this package's error for any status but 200. No word of the body gets into it."""
+    status = response.status_code
+    if status == 200:
+        return
+    if status == 401:
+        raise UnauthorizedError(f"{path}: 401, the service does not accept the token: unknown, expired or revoked")
+    if status == 403:
+        raise ForbiddenError(f"{path}: 403, the token's scopes do not cover this; ask for one that does")
+    if status == 404:
+        raise NotFoundError(f"{path}: 404, no such config or version in this environment and label, or it was deleted")
+    if status >= 500:
+        error = ConnectionError(f"{path}: the service answered {status}")
+        error.__cause__ = OSError(f"HTTP {status}")
+        raise error
+    raise InvalidResponseError(f"{path}: the service answered {status}{_pointer(response)}; is host its URL?")
+
+
+def _pointer(response: httpx.Response) -> str:
+    """Return `` at PATH`` when a 422 points into the document: a path of keys, never a value."""
+    if response.status_code != 422:
+        return ""
+    pointer: object = None
+    try:
+        pointer = response.json()["error"]["path"]
+    except (ValueError, KeyError, TypeError, httpx.StreamError):
+        return ""
+    return f" at {pointer}" if isinstance(pointer, str) and _POINTER.match(pointer) else ""
+
+
+def _retrying(attempt: Callable[[], httpx.Response], policy: RetryPolicy, interrupt: Interrupt) -> httpx.Response:
+    """Apply ``policy`` to ``attempt``: the one retry loop of this package."""
+    while True:
+        response: httpx.Response | None = None
+        failure: httpx.TransportError | None = None
+        try:
+            response = attempt()
+        except httpx.TransportError as error:
+            failure = error
+        if response is not None and response.status_code < 500:
+            return response
+        step = None if interrupt.is_set() else policy.next(_retry_after(response))
+        if step is not None:
+            delay, policy = step
+            if response is not None:
+                response.close()
+            if not interrupt.wait(delay):
+                continue
+            failure = failure or httpx.ReadError("interrupted")
+            response = None
+        if response is not None:
+            return response
+        assert failure is not None  # noqa: S101 - either a response or a failure came of the attempt
+        raise failure
+
+
+def _retry_after(response: httpx.Response | None) -> float | None:
+    """Return the pause in seconds that a response asks for (RFC 9110 §10.2.3: seconds or a date), if any."""
+    value = response.headers.get("Retry-After") if response is not None else None
+    if value is None:
+        return None
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _read(response: httpx.Response) -> httpx.Response:
+    """Return ``response`` with its body read, at most ``MAX_BODY_BYTES`` of it, and without a way to its request."""
+    if response.is_closed:
+        return response
+    size = 0
+    parts = []
+    try:
+        for part in response.iter_bytes():
+            size += len(part)
+            if size > MAX_BODY_BYTES:
+                raise InvalidResponseError(f"the body is over {MAX_BODY_BYTES} bytes; is host the service?")
+            parts.append(part)
+    finally:
+        response.close()
+    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _FRAMING]
+    return httpx.Response(response.status_code, headers=headers, content=b"".join(parts))
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _tls_context(url: httpx.URL) -> ssl.SSLContext:
+    """Return the TLS settings for ``url``: httpx's own; for plain HTTP an empty context, which trusts nobody."""
+    if url.scheme == "https":
+        return httpx.create_ssl_context()
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _proxy(url: httpx.URL) -> str | None:
+    """Return the proxy that the environment names for ``url``, as httpx does for clients with a stock transport."""
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(url.host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
