@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 import httpx
 from httpx_sse import ServerSentEvent
 
+from ._payload import open_payload
 from ._sse import SSEDecoder, check_event_stream
 from .crypto import Keyring
 from .errors import ClosedError, ConfigClientError, DecryptionError
@@ -56,15 +57,6 @@ MAX_HEARTBEAT: Final = 300.0
 """Seconds; a service that announces rarer heartbeats is not believed."""
 
 logger: Final = logging.getLogger("config_client")
-
-
-def open_payload(keyring: Keyring, config_name: str, payload: bytes) -> bytes:
-    """Return the document inside a sealed payload. Raises DecryptionError, which names the config."""
-    try:
-        return keyring.open(payload)
-    except DecryptionError as error:
-        reason = str(error)
-    raise DecryptionError(f"config {config_name!r}: {reason}")
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 MAX_DELAY: Final = 30.0
 """Seconds; the upper bound of any delay that a policy draws."""
@@ -26,8 +25,7 @@ def backoff_delay(attempt: int, base_delay: float) -> float:
     return random.uniform(0.0, _ceiling(attempt, base_delay))  # noqa: S311 - jitter, not a secret
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(NamedTuple):
     """Exponential backoff with full jitter, without an end. ``base`` and ``cap`` in seconds."""
 
     base: float
@@ -37,11 +35,10 @@ class Backoff:
     def next(self, uniform: Uniform = random.uniform) -> tuple[float, Backoff]:
         """Return the delay in seconds and the policy for the failure after this one."""
         delay = uniform(0.0, min(_ceiling(self.attempt, self.base), self.cap))
-        return delay, replace(self, attempt=self.attempt + 1)
+        return delay, self._replace(attempt=self.attempt + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(NamedTuple):
     """A bounded number of retries of one request, each after a backoff that also honours ``Retry-After``."""
 
     retries: int
@@ -59,7 +56,7 @@ class RetryPolicy:
         if self.attempt >= self.retries or (retry_after is not None and retry_after > MAX_RETRY_AFTER):
             return None
         delay = max(uniform(0.0, _ceiling(self.attempt, self.base)), retry_after or 0.0)
-        return delay, replace(self, attempt=self.attempt + 1)
+        return delay, self._replace(attempt=self.attempt + 1)
 
 
 def _ceiling(attempt: int, base: float) -> float:

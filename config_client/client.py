@@ -7,17 +7,14 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from ._driver import Target, ThreadDriver, open_payload
-from .backoff import Backoff
+from ._payload import open_payload
 from .crypto import Keyring, parse_encryption_keys
-from .decode import decode
 from .errors import ConfigClientError
 from .options import GetOptions, Options
-from .protocol import CONFIGS_PATH, Metadata, config_path, formatted_path, is_name, parse_config_list
+from .protocol import CONFIGS_PATH, config_path, formatted_path, is_name, parse_config_list
 from .snapshot import Snapshot
 from .transport import Transport
 from .types import ConfigChangeEvent, ConfigInfo, Format
-from .watching import EventWatch, Policy, Steps, ValueWatch, limited
 
 __all__ = ["ConfigChangeEvent", "ConfigClient", "ConfigInfo", "Format", "GetOptions", "Options", "Snapshot"]
 
@@ -73,11 +70,13 @@ class ConfigClient:
 
         Raises DecryptionError, and UnmarshalError when the document does not fit.
         """
+        from .decode import decode  # noqa: PLC0415 - loaded by those who decode
+
         return decode(self.get_bytes(config_name, opts), target_type)
 
     def get_raw(self, config_name: str, opts: GetOptions | None = None) -> dict[str, object]:
         """Return the config as the dict that its JSON object spells. Raises DecryptionError and UnmarshalError."""
-        return decode(self.get_bytes(config_name, opts), dict)
+        return self.get(config_name, dict, opts)
 
     def get_bytes(self, config_name: str, opts: GetOptions | None = None) -> bytes:
         """Return the JSON bytes exactly as they were published, not parsed. Raises DecryptionError."""
@@ -111,8 +110,9 @@ class ConfigClient:
         type, and the watch goes on. Raises the error that is final (``Options.final_errors``).
         """
         query = _watchable(config_name, opts)
-        watch = EventWatch(self._policy(), config_name, everywhere="environment" not in query)
-        self._drive(watch.run(), config_name, query, notify=callback)
+        from ._watches import tell_changes  # noqa: PLC0415 - loaded by those who watch
+
+        tell_changes(self._options, self._transport, self._keyring, config_name, query, callback)
 
     def watch_and_decode(
         self, config_name: str, target_type: type[T], snapshot: Snapshot[T], opts: GetOptions | None = None
@@ -123,29 +123,10 @@ class ConfigClient:
         deletion. Raises the error that is final (``Options.final_errors``).
         """
 
-        def apply(document: bytes, metadata: Metadata) -> None:
-            value = decode(document, target_type)
-            snapshot.store(value, version=metadata.version, updated_at=metadata.timestamp)
-
         query = _watchable(config_name, opts)
-        self._drive(ValueWatch(self._policy()).run(), config_name, query, apply=apply)
+        from ._watches import keep_current  # noqa: PLC0415 - loaded by those who watch
 
-    def _policy(self) -> Policy:
-        opts = self._options
-        return Policy(limited(Backoff(opts.retry_delay, cap=opts.max_retry_delay)), opts.final_errors)
-
-    def _drive(
-        self,
-        steps: Steps,
-        config_name: str,
-        query: dict[str, str],
-        *,
-        apply: Callable[[bytes, Metadata], None] = lambda document, metadata: None,
-        notify: Callable[[ConfigChangeEvent], object] = lambda event: None,
-    ) -> None:
-        opts = self._options
-        target = Target(config_name, query, apply, notify, opts.on_error, opts.on_change)
-        ThreadDriver(self._transport, self._keyring, target, opts.heartbeat_interval).run(steps)
+        keep_current(self._options, self._transport, self._keyring, config_name, query, target_type, snapshot)
 
 
 def _check_name(config_name: str) -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from .errors import InvalidResponseError
@@ -51,8 +50,8 @@ _POSITION: Final = re.compile(r"([0-9a-f]{24})-([0-9]{1,18})\Z")
 _FRACTION: Final = re.compile(r"\.(\d+)")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
+# Named tuples, not dataclasses, where nothing else speaks against it: a tenth of the cost at import.
+class Position(NamedTuple):
     """A place in the history of a store: its epoch, then the revision within it.
 
     An epoch is 24 hex characters that begin with its creation time, so positions order as text and number do.
@@ -71,8 +70,7 @@ class Position:
         return cls(match[1], int(match[2])) if match else None
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class Metadata(NamedTuple):
     """What the headers of a config response tell; None for whatever a foreign service leaves out."""
 
     version: int | None = None

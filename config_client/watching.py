@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from hashlib import sha256
 from typing import Final, TypeAlias
@@ -382,7 +382,7 @@ class EventWatch(_Watch):
 
 def limited(backoff: Backoff) -> Backoff:
     """Return ``backoff`` with a base that cannot make a hot loop."""
-    return replace(backoff, base=max(backoff.base, MIN_BASE_DELAY))
+    return backoff._replace(base=max(backoff.base, MIN_BASE_DELAY))
 
 
 def _failure(outcome: Outcome) -> ConfigClientError:

@@ -10,6 +10,7 @@
     ├── PreconditionFailedError  ``If-Match`` / ``If-None-Match`` did not hold; names both versions
     ├── ConflictError            lost every round of compare-and-set against other writers
     ├── NotRenderableError       the document has no faithful form in the requested format
+    ├── UnavailableError         the service is starting or stopping
     └── StoreError               the store of record failed; nothing was changed
         ├── StoreFullError       no space left
         ├── StoreLockedError     another process holds the store
@@ -91,6 +92,12 @@ class NotRenderableError(ServiceError):
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+class UnavailableError(ServiceError):
+    """The service is starting or stopping; nothing was changed."""
+
+    code = "unavailable"
 
 
 class StoreError(ServiceError):

@@ -1,0 +1,113 @@
+# Everything runs from .venv, made here by Python's own venv and pip; nothing global is touched. `make help` lists the targets.
+
+VENV := .venv
+RUN := $(VENV)/bin
+# Tried in this order, each by running it: a name on PATH may be a shim that fails. `make PYTHON=… install` takes just that one.
+PYTHON ?= python3.13 python3.12 python3.11 python3 python
+# Wheels only: building a package from source would fetch a build backend that no hash covers.
+PIP_INSTALL := $(RUN)/python -m pip install --quiet --disable-pip-version-check
+PIP_PINNED := $(PIP_INSTALL) --require-hashes --only-binary :all:
+PIP_PROJECT := $(PIP_INSTALL) --no-deps --no-build-isolation
+# Neither may lead the virtual environment to modules from elsewhere.
+unexport PYTHONPATH
+unexport PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help install test unit integration e2e lint fmt typecheck security bench build demo docker-up docker-down lock clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*  ## \(.*\)$$/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+		printf '%-14s %s\n' "$$name" "$$text"; done
+
+# --- setting up ------------------------------------------------------------------------------------------------------
+
+install: $(VENV)/.project  ## set up .venv from the pinned requirements
+
+# Rebuilt from nothing when a pin changes, so that no package of an earlier list can hide a missing one.
+$(VENV)/.requirements: requirements/dev.txt
+	@for candidate in $(PYTHON); do \
+		if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+		then found=$$candidate; break; fi; done; \
+	if [ -z "$$found" ]; then \
+		echo 'No Python 3.11 or later with venv and ensurepip among: $(PYTHON).' >&2; \
+		echo 'Install one (Debian: apt-get install python3 python3-venv), or name it: make PYTHON=/path/to/python3 $(MAKECMDGOALS)' >&2; \
+		exit 1; fi; \
+	echo "installing the pinned requirements into $(VENV) ($$("$$found" --version))"; \
+	"$$found" -m venv --clear $(VENV)
+	@$(PIP_PINNED) -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.project: $(VENV)/.requirements pyproject.toml
+	@$(PIP_PROJECT) --editable .
+	@$(RUN)/python -m pip --disable-pip-version-check check
+	@touch $@
+
+lock:  ## pin the requirements anew from pyproject.toml (needs uv; UPGRADE=1 takes newer versions)
+	@command -v uv >/dev/null || { echo 'make lock needs uv: https://docs.astral.sh/uv/ (pipx install uv)' >&2; exit 1; }
+	$(UV_COMPILE) --python-version 3.10 $(if $(UPGRADE),--upgrade) --extra server --group dev -o requirements/dev.txt
+	$(UV_COMPILE) --python-version 3.11 -c requirements/dev.txt --extra server --group build -o requirements/server.txt
+	$(UV_COMPILE) --python-version 3.10 -c requirements/dev.txt --group sdk-test -o requirements/sdk-test.txt
+# One list for every Python and platform, and no word of where the packages came from.
+UV_COMPILE = uv pip compile --quiet pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
+
+# --- trying it -------------------------------------------------------------------------------------------------------
+
+demo: install  ## show the whole of it: publish, fetch, watch, refuse, export
+	@$(RUN)/python -m examples.demo
+
+docker-up:  ## build and start the service in Docker (needs CONFIG_SERVER_MASTER_KEY)
+	docker compose up --build --detach --wait
+
+# Stopping needs no key, yet compose refuses to read the file without one.
+docker-down:  ## stop it; the data volume stays
+	CONFIG_SERVER_MASTER_KEY="$${CONFIG_SERVER_MASTER_KEY:-unused}" docker compose down
+
+# --- tests -----------------------------------------------------------------------------------------------------------
+
+test: install  ## every test, with branch coverage of both packages
+	@$(RUN)/coverage erase
+	$(RUN)/coverage run -m pytest
+	@$(RUN)/coverage combine --quiet
+	@$(RUN)/coverage report
+
+unit: install  ## the tests that need no socket, store or child process
+	$(RUN)/pytest -m "not e2e and not integration"
+
+integration: install  ## the tests on a real store, shell or child process
+	$(RUN)/pytest -m integration
+
+e2e: install  ## the tests with a real server on a real socket
+	$(RUN)/pytest -m e2e
+
+bench: install  ## every benchmark, each beside its peer
+	$(RUN)/python -m benchmarks
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+lint: install  ## ruff, its formatter, and who may import whom
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/lint-imports
+
+fmt: install  ## format, and mend what ruff can mend
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+typecheck: install  ## mypy --strict; the SDK once more as Python 3.10 sees it
+	$(RUN)/mypy --strict -p config_client -p config_service -p examples -p benchmarks
+	$(RUN)/mypy --strict --python-version 3.10 -p config_client
+	$(RUN)/mypy --strict .ci/audit.py .ci/check_wheel.py
+	$(if $(wildcard tests/typing/*.py),$(RUN)/mypy --strict $(wildcard tests/typing/*.py))
+
+security: install  ## bandit, and the pinned requirements against the vulnerability database
+	$(RUN)/bandit --quiet --recursive --configfile pyproject.toml config_client config_service
+	$(RUN)/python .ci/audit.py requirements/dev.txt
+
+build: install  ## wheel and sdist in dist/, then a look into the wheel and an installation of it
+	@rm -rf dist
+	$(RUN)/python -m build --no-isolation
+	$(RUN)/python .ci/check_wheel.py dist
+
+clean:  ## remove everything that was generated, .venv included; data and .env stay
+	rm -rf $(VENV) .cache build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find config_client config_service tests examples benchmarks .ci -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Speed, each time against a named peer in the same run. ``python -m benchmarks`` lists and runs them."""

@@ -1,0 +1,198 @@
+"""The current value of a config, for any number of threads to read while one keeps it up to date.
+
+Knows values and their versions. Knows nothing of where they come from, and does no I/O.
+
+Everything that a reader may see is one frozen state, published by one assignment: ``load`` takes no lock and never
+sees half a change. Writers take turns on a lock, which is held for the swap and never while foreign code runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from threading import Event, Lock
+from typing import Generic, TypeVar
+
+__all__ = ["Change", "Snapshot"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """One swap of a snapshot. ``old`` is None for the first; versions are None when the service tells none.
+
+    Its repr shows versions only, never the values.
+    """
+
+    old: T | None = field(repr=False)
+    new: T = field(repr=False)
+    version: int | None = None
+    old_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _State(Generic[T]):
+    """What readers see. ``updated_at`` is None exactly as long as nothing was stored."""
+
+    value: T | None = field(default=None, repr=False)
+    version: int | None = None
+    updated_at: datetime | None = None
+
+
+class _Listener(Generic[T]):
+    """One registration of a callback; the same callback registered twice is two listeners."""
+
+    __slots__ = ("active", "callback")
+
+    def __init__(self, callback: Callable[[Change[T]], object]) -> None:
+        self.callback = callback
+        self.active = True
+
+
+class _Waiter:
+    """One thread in ``wait_for``."""
+
+    __slots__ = ("stored", "version")
+
+    def __init__(self, version: int | None) -> None:
+        self.version = version
+        self.stored = Event()
+
+
+class Snapshot(Generic[T]):
+    """A value that is swapped as a whole: ``load`` it once at the top of a unit of work.
+
+    Safe to share between threads. Its repr shows version and time, never the value.
+    """
+
+    __slots__ = ("__weakref__", "_delivering", "_listeners", "_lock", "_pending", "_state", "_waiters")
+
+    def __init__(self) -> None:
+        self._state: _State[T] = _State()
+        self._lock = Lock()
+        self._listeners: tuple[_Listener[T], ...] = ()
+        self._waiters: list[_Waiter] = []
+        self._pending: deque[tuple[_Listener[T], Change[T]]] = deque()
+        self._delivering = False
+
+    def __repr__(self) -> str:
+        state = self._state
+        if state.updated_at is None:
+            return "<Snapshot empty>"
+        return f"<Snapshot version={state.version} updated_at={state.updated_at.isoformat()}>"
+
+    def load(self) -> T | None:
+        """Return the current value, or None before the first store. Takes no lock."""
+        return self._state.value
+
+    @property
+    def version(self) -> int | None:
+        """The version of the current value; None before the first store, or when the service tells none."""
+        return self._state.version
+
+    @property
+    def updated_at(self) -> datetime | None:
+        """The time of the last store, aware and in UTC; None before the first."""
+        return self._state.updated_at
+
+    def store(self, value: T, *, version: int | None = None, updated_at: datetime | None = None) -> None:
+        """Swap the value in, wake who waits for it, and tell the callbacks.
+
+        ``updated_at`` is now unless given; a time without an offset counts as UTC.
+
+        The callbacks have run when this returns, unless another thread is telling them of an earlier change just now:
+        that thread then goes on to this one, so that changes are told in order and no store ever waits for a callback.
+        Likewise a store made by a callback is told after the change that the callback was called for.
+        """
+        moment = _utc(updated_at)
+        with self._lock:
+            old = self._state
+            self._state = _State(value, version, moment)
+            for waiter in self._waiters:
+                if _satisfies(version, waiter.version):
+                    waiter.stored.set()
+            change = Change(old.value, value, version, old.version)
+            self._pending.extend((listener, change) for listener in self._listeners)
+            if self._delivering or not self._pending:
+                return
+            self._delivering = True
+        self._deliver()
+
+    def wait_for(self, version: int | None = None, timeout: float | None = None) -> bool:
+        """Block until a value of at least ``version`` (None: any value) is stored; tell whether it was.
+
+        Returns at once when the current value will do, and False after ``timeout`` seconds (None: never). A value
+        that satisfies counts even if a lower version replaces it before this thread runs again. A value whose version
+        is unknown satisfies only None. Callbacks may still be running when this returns.
+        """
+        with self._lock:
+            state = self._state
+            if state.updated_at is not None and _satisfies(state.version, version):
+                return True
+            waiter = _Waiter(version)
+            self._waiters.append(waiter)
+        try:
+            waiter.stored.wait(timeout)
+        finally:
+            with self._lock:
+                self._waiters.remove(waiter)
+        return waiter.stored.is_set()
+
+    def on_change(self, callback: Callable[[Change[T]], object]) -> Callable[[], None]:
+        """Call ``callback`` with a Change for every later store; return the function that ends this.
+
+        Callbacks run one at a time, in the order of the stores and, for each, of registration, on the storing thread
+        (see ``store``), after the swap. One that raises is logged by type, and the others still run. After it is
+        ended no new call begins; one that is under way on another thread finishes.
+        """
+        listener = _Listener(callback)
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+        def unsubscribe() -> None:
+            listener.active = False
+            with self._lock:
+                self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+        return unsubscribe
+
+    def _deliver(self) -> None:
+        """Make the pending calls, oldest first, also those that are added meanwhile."""
+        try:
+            while True:
+                with self._lock:
+                    if not self._pending:
+                        self._delivering = False
+                        return
+                    listener, change = self._pending.popleft()
+                if listener.active:
+                    _call(listener.callback, change)
+        except BaseException:
+            # KeyboardInterrupt or SystemExit on its way up: what is pending is told at the next store.
+            with self._lock:
+                self._delivering = False
+            raise
+
+
+def _call(callback: Callable[[Change[T]], object], change: Change[T]) -> None:
+    try:
+        callback(change)
+    except Exception as error:
+        # By type only: its text and its traceback may hold the configuration.
+        _log.error("a change callback raised %s; the new value is in place", type(error).__name__)
+
+
+def _satisfies(stored: int | None, wanted: int | None) -> bool:
+    return wanted is None or (stored is not None and stored >= wanted)
+
+
+def _utc(moment: datetime | None) -> datetime:
+    if moment is None:
+        return datetime.now(timezone.utc)
+    return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

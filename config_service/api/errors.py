@@ -1,0 +1,94 @@
+"""From every refusal to its HTTP answer: one table.
+
+Bodies are ``{"error": {"code", "message"}}``, with ``path`` (a JSON Pointer) where the error points into a document.
+Messages of the store of record stay inside: they name files of this machine. They are logged instead.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from ..domain.errors import (
+    AccessDeniedError,
+    ConflictError,
+    DocumentTooLargeError,
+    InvalidDocumentError,
+    InvalidRequestError,
+    NotFoundError,
+    NotRenderableError,
+    PreconditionFailedError,
+    ServiceError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreLockedError,
+    UnauthenticatedError,
+    UnavailableError,
+    WrongMasterKeyError,
+)
+from .answers import JSON, NO_SNIFF, NO_STORE, Answer, Headers
+
+STATUS: Final[Mapping[type[ServiceError], int]] = {
+    InvalidRequestError: 400,
+    InvalidDocumentError: 400,
+    UnauthenticatedError: 401,
+    AccessDeniedError: 403,
+    NotFoundError: 404,
+    ConflictError: 409,
+    PreconditionFailedError: 412,
+    DocumentTooLargeError: 413,
+    NotRenderableError: 422,
+    ServiceError: 500,
+    UnavailableError: 503,
+    StoreError: 503,
+    StoreLockedError: 503,
+    StoreCorruptError: 503,
+    WrongMasterKeyError: 503,
+    StoreFullError: 507,
+}
+
+_RETRY_AFTER: Final = b"1"
+_STORE_FAILED: Final = "the store of record failed; nothing was changed; the service's log says more"
+_STORE_FULL: Final = "the store of record has no space left; nothing was changed; an operator must make room"
+_logger = logging.getLogger("config_service")
+
+
+def error_answer(error: ServiceError) -> Answer:
+    """Return the answer that tells ``error``."""
+    status = STATUS[type(error)]
+    headers: Headers = []
+    message = str(error)
+    if isinstance(error, StoreError):
+        _logger.error("%s: %s", error.code, message)
+        message = _STORE_FULL if isinstance(error, StoreFullError) else _STORE_FAILED
+    if status == 401:
+        headers.append((b"www-authenticate", b'X-Service-Token realm="config-service"'))
+    if status == 503:
+        headers.append((b"retry-after", _RETRY_AFTER))
+    path = error.path if isinstance(error, InvalidDocumentError | NotRenderableError) else ""
+    return plain_error(status, error.code, message, headers, path)
+
+
+def plain_error(status: int, code: str, message: str, headers: Headers | None = None, path: str = "") -> Answer:
+    """Return an error answer that stands for no ServiceError, such as a route that does not exist."""
+    fields = {"code": code, "message": message} | ({"path": path} if path else {})
+    return Answer(status, [JSON, NO_STORE, NO_SNIFF, *(headers or [])], json.dumps({"error": fields}).encode())
+
+
+def not_found() -> Answer:
+    """Return the answer to a path that is no route."""
+    return plain_error(404, "not_found", "there is no such route")
+
+
+def method_not_allowed(allowed: str) -> Answer:
+    """Return the answer to a method that the route does not have; ``allowed`` lists those that it has."""
+    message = f"this route knows the methods {allowed}"
+    return plain_error(405, "method_not_allowed", message, [(b"allow", allowed.encode())])
+
+
+def internal_error() -> Answer:
+    """Return the answer to a failure that nobody foresaw. It tells nothing."""
+    return plain_error(500, "internal", "the service failed; its log says where")

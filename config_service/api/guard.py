@@ -1,0 +1,114 @@
+"""The outermost layer: refuses requests that mean different things to different readers, and lets nothing escape.
+
+Knows raw paths, sizes and logs. It runs before any routing, on the bytes that came in: a path is refused when another
+program on the way (a proxy, a cache, a framework) could decode it to another path than this service does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import traceback
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from ..domain.errors import InvalidRequestError, ServiceError
+from ..security.tokens import SECRET_PREFIX
+from .answers import App, Message, Receive, Scope, Send, send_answer
+from .errors import error_answer, internal_error
+
+MAX_TARGET_BYTES: Final = 8 * 1024
+"""Bytes that path and query of a request may take."""
+MAX_HEADER_BYTES: Final = 32 * 1024
+"""Bytes that the headers of a request may take."""
+
+_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_ORDINARY: Final = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+\Z")
+_SECRETS: Final = re.compile(SECRET_PREFIX + r"[A-Za-z0-9_-]+|[0-9A-Fa-f]{64}")
+_access = logging.getLogger("config_service.access")
+_logger = logging.getLogger("config_service")
+
+
+class Guard:
+    """Wraps the application. Answers every error; logs a line per request and the place of every failure."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises nothing but a cancellation from outside."""
+        if scope["type"] != "http":
+            # A service without websockets: refusing is closing.
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        status = 0
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        head = scope["method"] == "HEAD"
+        try:
+            check_request(scope)
+            await self._app(scope, receive, send_and_note)
+        except ServiceError as error:
+            if not status:
+                await send_answer(error_answer(error), send_and_note, head=head)
+        except Exception as error:  # noqa: BLE001 - a server would log its text, which may hold a secret
+            _logger.error("unexpected %s", describe_failure(error))
+            if not status:
+                await send_answer(internal_error(), send_and_note, head=head)
+        finally:
+            if _access.isEnabledFor(logging.INFO):
+                _access.info("%s %s %s", scope["method"], _loggable(scope), status or "-")
+
+
+def check_request(scope: Scope) -> None:
+    """Return when path and sizes of a request are in order, else raise InvalidRequestError.
+
+    A server that hands over no raw path has decoded it already; then the decoded one is checked.
+    """
+    raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
+    scope["raw_path"] = raw
+    if len(raw) + len(scope["query_string"]) > MAX_TARGET_BYTES:
+        raise InvalidRequestError(f"the path and query are over the limit of {MAX_TARGET_BYTES} bytes")
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise InvalidRequestError(f"the headers are over the limit of {MAX_HEADER_BYTES} bytes")
+    if not _ORDINARY.match(raw) and not _is_unambiguous(raw):
+        raise InvalidRequestError(
+            "invalid path: no encoded slashes, backslashes or control characters, no empty or dot segments, "
+            "and only complete percent escapes"
+        )
+
+
+def describe_failure(error: BaseException) -> str:
+    """Return the type of ``error`` and where it was raised, without its text, which may repeat a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = " < ".join(f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in reversed(frames[-4:]))
+    return f"{type(error).__qualname__} at {places or 'an unknown place'}"
+
+
+def _is_unambiguous(raw: bytes) -> bool:
+    decoded = unquote_to_bytes(raw)
+    if any(byte < 0x20 or byte == 0x7F for byte in decoded) or b"\\" in decoded:
+        return False
+    if any(byte <= 0x20 or byte >= 0x7F for byte in raw) or _ESCAPE.search(raw) or b"%2f" in raw.lower():
+        return False
+    # What is decoded once more than here must not become a path either.
+    if unquote_to_bytes(decoded) != decoded and not _is_unambiguous_twice(decoded):
+        return False
+    segments = decoded.split(b"/")
+    return segments[0] == b"" and b"" not in segments[1:-1] and not {b".", b".."} & set(segments)
+
+
+def _is_unambiguous_twice(decoded: bytes) -> bool:
+    twice = unquote_to_bytes(decoded)
+    return decoded.count(b"/") == twice.count(b"/") and b"\\" not in twice and b"\0" not in twice
+
+
+def _loggable(scope: Scope) -> str:
+    path = scope.get("raw_path", b"")[:300].decode("ascii", "backslashreplace")
+    return _SECRETS.sub("***", path if path.isprintable() else ascii(path))

@@ -1,0 +1,158 @@
+"""The four routes of the wire protocol under ``/api/v1/service``, as plain ASGI: this is where every client comes.
+
+Knows routes, headers and operations. Answers reads from memory, without a framework in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from config_client.protocol import (
+    CONFIGS_PATH,
+    DEFAULT_LABEL,
+    EVENT_STREAM_MEDIA_TYPE,
+    HEARTBEAT_HEADER,
+    REPLAY_HEADER,
+    SEALED_MEDIA_TYPE,
+    SERVICE_PATH,
+    Metadata,
+    Position,
+    dump_config_list,
+    etag,
+    metadata_headers,
+)
+from config_client.types import Format
+
+from ..delivery.sealed import PLAIN_KEY_ID, SEALED_ENCODING
+from ..delivery.subscription import Replay
+from ..domain.documents import Document
+from ..domain.errors import InvalidRequestError
+from ..domain.keys import ConfigKey
+from ..operations import Operations
+from ..security.tokens import Token
+from .answers import JSON, NO_SNIFF, NO_STORE, Answer, Headers, Receive, Scope, Send, send_answer
+from .errors import method_not_allowed, not_found
+from .requests import environment_of, header, key_of, matches_etag, parse_query, secret_of, version_of
+from .streams import EventStream
+
+PREFIX: Final = SERVICE_PATH.encode()
+_CONFIGS: Final = CONFIGS_PATH.encode()
+_METHODS: Final = "GET, HEAD"
+_VARY: Final = (b"vary", b"Accept, X-Service-Token")
+_CONTENT_TYPE: Final[Mapping[Format, bytes]] = {
+    Format.JSON: b"application/json",
+    Format.YAML: b"application/yaml",
+    Format.ENV: b"text/plain; charset=utf-8",
+}
+_SEALED: Final = (b"content-type", SEALED_MEDIA_TYPE.encode())
+_STREAM_HEADERS: Final[Headers] = [
+    (b"content-type", EVENT_STREAM_MEDIA_TYPE.encode()),
+    NO_STORE,
+    # Buffering proxies would hold events back until a buffer is full.
+    (b"x-accel-buffering", b"no"),
+]
+_REMEMBERED: Final = 4096
+"""Versions whose headers are kept encoded."""
+
+
+class ServiceApi:
+    """The routes of the wire protocol as an ASGI application. Raises ServiceError, which its caller answers."""
+
+    def __init__(self, operations: Operations, heartbeat_interval: float) -> None:
+        self._operations = operations
+        self._headers_by_revision: dict[int, Headers] = {}
+        self._stream_headers = [*_STREAM_HEADERS, (HEARTBEAT_HEADER.lower().encode(), b"%g" % heartbeat_interval)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. ``scope["raw_path"]`` has passed the guard."""
+        path: bytes = scope["raw_path"]
+        parts = path[len(_CONFIGS) :].split(b"/") if path.startswith(_CONFIGS) else [path]
+        # Below the prefix: [""], ["", name] or ["", name, view].
+        view = parts[2] if len(parts) == 3 else b""
+        if parts[0] or len(parts) > 3 or (len(parts) > 1 and not parts[1]) or view not in {b"", b"formatted", b"watch"}:
+            return await send_answer(not_found(), send)
+        if len(parts) == 3 and not view:
+            return await send_answer(not_found(), send)
+        head = scope["method"] == "HEAD"
+        if not head and scope["method"] != "GET":
+            return await send_answer(method_not_allowed(_METHODS), send)
+        token = self._operations.authenticate(secret_of(scope["headers"]))
+        if len(parts) == 1:
+            return await send_answer(self._list(token), send, head=head)
+        name = _name(parts[1])
+        if view == b"watch":
+            return await self._watch(token, name, scope, receive, send)
+        answer = await (self._formatted if view else self._sealed)(token, name, scope)
+        return await send_answer(answer, send, head=head)
+
+    def _list(self, token: Token) -> Answer:
+        body = dump_config_list(self._operations.list_infos(token))
+        return Answer(200, [JSON, NO_STORE, _VARY], body)
+
+    async def _sealed(self, token: Token, name: str, scope: Scope) -> Answer:
+        query = parse_query(scope["query_string"])
+        document = await self._operations.read(token, key_of(name, query, token), version_of(query))
+        tag = etag(self._position(document), token.key_ids[0], SEALED_ENCODING)
+        headers = [*self._config_headers(document), (b"etag", tag.encode())]
+        if matches_etag(header(scope["headers"], b"if-none-match"), tag):
+            return Answer(304, headers)
+        return Answer(200, [_SEALED, *headers], self._operations.seal(token, document))
+
+    async def _formatted(self, token: Token, name: str, scope: Scope) -> Answer:
+        query = parse_query(scope["query_string"])
+        fmt = _format(query)
+        exported = await self._operations.export(token, key_of(name, query, token), fmt, version_of(query))
+        tag = etag(self._position(exported.document), PLAIN_KEY_ID, fmt.value)
+        headers = [*self._config_headers(exported.document), (b"etag", tag.encode())]
+        if matches_etag(header(scope["headers"], b"if-none-match"), tag):
+            return Answer(304, headers)
+        return Answer(200, [(b"content-type", _CONTENT_TYPE[fmt]), NO_SNIFF, *headers], exported.payload)
+
+    async def _watch(self, token: Token, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        query = parse_query(scope["query_string"])
+        environment, label = environment_of(query), query.get("label", DEFAULT_LABEL)
+        ConfigKey.of(name, environment or token.default_environment, label)
+        last_event_id = header(scope["headers"], b"last-event-id")
+        subscription = self._operations.subscribe(
+            token, name, environment=environment, label=label, last_event_id=last_event_id
+        )
+        headers = list(self._stream_headers)
+        if subscription.replay is not Replay.NOT_ASKED:
+            headers.append((REPLAY_HEADER.lower().encode(), subscription.replay.value.encode()))
+        await EventStream(subscription, scope, receive, send).run(headers)
+
+    def _position(self, document: Document) -> Position:
+        return Position(self._operations.position.epoch, document.revision)
+
+    def _config_headers(self, document: Document) -> Headers:
+        """Return the headers that tell a version; made once, because a version never changes."""
+        headers = self._headers_by_revision.get(document.revision)
+        if headers is None:
+            metadata = Metadata(
+                version=document.version,
+                position=self._position(document),
+                environment=document.key.environment,
+                label=document.key.label,
+                changed_by=document.changed_by,
+                timestamp=document.timestamp,
+            )
+            told = [(name.lower().encode(), value.encode()) for name, value in metadata_headers(metadata).items()]
+            headers = [*told, NO_STORE, _VARY]
+            if len(self._headers_by_revision) >= _REMEMBERED:
+                self._headers_by_revision.clear()
+            self._headers_by_revision[document.revision] = headers
+        return headers
+
+
+def _name(segment: bytes) -> str:
+    # What is not UTF-8 becomes a character that no name has, and is refused with the names' rule.
+    return unquote_to_bytes(segment).decode("utf-8", "replace")
+
+
+def _format(query: Mapping[str, str]) -> Format:
+    text = query.get("format", Format.JSON.value)
+    if text not in {fmt.value for fmt in Format}:
+        raise InvalidRequestError("invalid format: json, yaml or env")
+    return Format(text)

@@ -1,0 +1,68 @@
+"""The arguments that commands share, declared once, and the connection that they describe.
+
+Knows Typer and the names of environment variables. Knows no command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Final, ParamSpec
+
+import typer
+
+from ..domain.keys import ConfigKey
+from .exits import reporting
+
+P = ParamSpec("P")
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the config.", show_default=False)]
+Environment = Annotated[
+    str | None,
+    typer.Option(
+        "--environment", "-e", metavar="ENVIRONMENT", help="Environment. (default: the token's own)", show_default=False
+    ),
+]
+Label = Annotated[
+    str | None, typer.Option("--label", "-l", metavar="LABEL", help="Label. (default: main)", show_default=False)
+]
+IfMatch = Annotated[
+    int | None,
+    typer.Option("--if-match", min=1, metavar="N", help="Only while version N is running.", show_default=False),
+]
+Url = Annotated[str, typer.Option("--url", metavar="URL", envvar="CONFIG_SERVER_URL", help="Address of the service.")]
+Token = Annotated[
+    str,
+    typer.Option(
+        "--token",
+        metavar="TOKEN",
+        envvar="CONFIG_SERVER_TOKEN",
+        help="Operator token. Prefer the variable: arguments are public to every user of the machine.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
+
+
+def command(program: typer.Typer, name: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Return a decorator that adds a function to ``program`` as the command ``name`` that reports its failures."""
+
+    def add(function: Callable[P, None]) -> Callable[P, None]:
+        return program.command(name)(reporting(function))
+
+    return add
+
+
+def key_query(name: str, environment: str | None, label: str | None) -> dict[str, str | None]:
+    """Return the query that selects the config, after checking its name: it becomes a part of the path.
+
+    Raises InvalidRequestError.
+    """
+    ConfigKey.of(name, environment or "default", label or "main")
+    return {"environment": environment or None, "label": label or None}
+
+
+def precondition(if_match: int | None) -> dict[str, str]:
+    """Return the header that makes a change conditional on the running version."""
+    return {} if if_match is None else {"If-Match": f'"{if_match}"'}

@@ -1,0 +1,216 @@
+"""The commands that read and change configs. They talk HTTP to a running service and know nothing of stores."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from config_client.protocol import formatted_path
+from config_client.types import Format
+
+from .arguments import (
+    DEFAULT_URL,
+    AsJson,
+    Environment,
+    IfMatch,
+    Label,
+    Name,
+    Token,
+    Url,
+    command,
+    key_query,
+    precondition,
+)
+from .exits import CommandError, ExitCode
+from .manage import ManageApi
+from .output import print_fields, print_json, print_line, print_table
+from .wire import (
+    CONFIG_COLUMNS,
+    CONFIGS_ROUTE,
+    VERSION_COLUMNS,
+    config_route,
+    config_row,
+    described,
+    rows_of,
+    text,
+    version_row,
+)
+
+
+def add_commands(program: typer.Typer) -> None:
+    """Add ``publish``, ``show``, ``list``, ``history``, ``rollback`` and ``delete`` to ``program``."""
+    command(program, "publish")(publish)
+    command(program, "show")(show)
+    command(program, "list")(list_configs)
+    command(program, "history")(history)
+    command(program, "rollback")(rollback)
+    command(program, "delete")(delete)
+
+
+def publish(
+    name: Name,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="File that holds a JSON object; - is standard input.")],
+    environment: Environment = None,
+    label: Label = None,
+    if_match: IfMatch = None,
+    create: Annotated[bool, typer.Option("--create", help="Only while nothing of that name is running.")] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Publish a document, which is served at once. Publishing identical bytes makes no new version."""
+    if create and if_match is not None:
+        raise CommandError("--create and --if-match exclude each other", ExitCode.USAGE)
+    query = key_query(name, environment, label)
+    headers = {"If-None-Match": "*"} if create else precondition(if_match)
+    document = _read(file)
+    with ManageApi(url, token) as service:
+        row = service.call("PUT", config_route(name), query=query, headers=headers, body=document)
+    _print_change(row, as_json)
+
+
+def show(
+    name: Name,
+    environment: Environment = None,
+    label: Label = None,
+    fmt: Annotated[
+        Format | None,
+        typer.Option("--format", help="Print the document itself, in plaintext.", show_default=False),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, metavar="N", help="With --format: an older version.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show what is running: version, revision, time and author; with --format the document."""
+    if fmt is not None and as_json:
+        raise CommandError("--format prints the document, --json what is known of it: choose one", ExitCode.USAGE)
+    if fmt is None and version is not None:
+        raise CommandError("--version needs --format; `config-service history` lists the versions", ExitCode.USAGE)
+    query = key_query(name, environment, label)
+    with ManageApi(url, token) as service:
+        if fmt is not None:
+            query |= {"format": fmt.value, "version": str(version) if version else None}
+            _print_document(service.fetch("GET", formatted_path(name), query=query))
+            return
+        row = service.call("GET", config_route(name), query=query)
+    if as_json:
+        print_json(row)
+        return
+    print_fields(dict(zip(CONFIG_COLUMNS, config_row(row), strict=True)) | {"REVISION": text(row, "revision")})
+
+
+def list_configs(url: Url = DEFAULT_URL, token: Token = "", as_json: AsJson = False) -> None:
+    """List every config that the token may read or write."""
+    with ManageApi(url, token) as service:
+        answer = service.call("GET", CONFIGS_ROUTE)
+    if as_json:
+        print_json(answer)
+        return
+    print_table(CONFIG_COLUMNS, [config_row(row) for row in rows_of(answer, "configs")])
+
+
+def history(
+    name: Name,
+    environment: Environment = None,
+    label: Label = None,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """List every version of a config, the newest first."""
+    query = key_query(name, environment, label)
+    with ManageApi(url, token) as service:
+        answer = service.call("GET", config_route(name, "history"), query=query)
+    if as_json:
+        print_json(answer)
+        return
+    print_table(VERSION_COLUMNS, [version_row(row) for row in rows_of(answer, "versions")])
+
+
+def rollback(
+    name: Name,
+    version: Annotated[
+        int, typer.Argument(metavar="VERSION", min=1, help="The version to go back to.", show_default=False)
+    ],
+    environment: Environment = None,
+    label: Label = None,
+    if_match: IfMatch = None,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Publish the document of an older version again, as a new version."""
+    query = key_query(name, environment, label)
+    body = json.dumps({"version": version}).encode()
+    with ManageApi(url, token) as service:
+        row = service.call(
+            "POST", config_route(name, "rollback"), query=query, headers=precondition(if_match), body=body
+        )
+    _print_change(row, as_json)
+
+
+def delete(
+    name: Name,
+    environment: Environment = None,
+    label: Label = None,
+    if_match: IfMatch = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Stop serving a config. Its versions are kept, and `rollback` brings it back."""
+    query = key_query(name, environment, label)
+    if not yes:
+        _confirm(f"Stop serving {name} ({environment or 'the default environment'}, {label or 'main'})?")
+    with ManageApi(url, token) as service:
+        row = service.call("DELETE", config_route(name), query=query, headers=precondition(if_match))
+    if as_json:
+        print_json(row)
+        return
+    print_line(f"{described(row)}: deleted, as version {text(row, 'version')}")
+
+
+def _read(file: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a file name"
+    raise CommandError(f"cannot read {file}: {reason}", ExitCode.USAGE)
+
+
+def _is_interactive() -> bool:
+    return sys.stdin.isatty()
+
+
+def _confirm(question: str) -> None:
+    if not _is_interactive():
+        raise CommandError("there is nobody to ask whether to delete: add --yes", ExitCode.USAGE)
+    if not typer.confirm(question, err=True):
+        raise CommandError("nothing was deleted", ExitCode.UNEXPECTED)
+
+
+def _print_document(document: bytes) -> None:
+    """Write the bytes as they are, so that ``show … > file`` gives back what was published."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(document)
+    if sys.stdout.isatty() and not document.endswith(b"\n"):
+        sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _print_change(row: Mapping[str, object], as_json: bool) -> None:
+    if as_json:
+        print_json(row)
+    elif row.get("changed") is False:
+        print_line(f"{described(row)}: unchanged, still version {text(row, 'version')}")
+    else:
+        print_line(f"{described(row)}: version {text(row, 'version')}, revision {text(row, 'revision')}")

@@ -1,0 +1,144 @@
+"""The management API as the commands use it: one request, one JSON answer, or one typed failure.
+
+Knows HTTP and nothing of terminals. The operator's token goes into one header and nowhere else: failures are raised
+outside the handlers of httpx's exceptions, whose requests carry that header.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Final
+
+import httpx
+
+from config_client.protocol import TOKEN_HEADER
+
+from .exits import CommandError, ExitCode, code_of_status
+
+_TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
+
+
+class ManageApi:
+    """A connection to a service as an operator. Use it in a ``with`` block."""
+
+    def __init__(self, url: str, token: str) -> None:
+        """Check ``url`` and ``token``; connect on the first request. Raises CommandError."""
+        self._url = _checked_url(url)
+        # A request to this very machine must not reach a proxy: it could not connect back, and would see the token.
+        self._http = httpx.Client(
+            base_url=self._url,
+            headers={TOKEN_HEADER: _checked_token(token), "Accept": "application/json"},
+            timeout=_TIMEOUT,
+            follow_redirects=False,
+            trust_env=not _is_loopback(self._url.host),
+        )
+
+    def __enter__(self) -> ManageApi:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> dict[str, object]:
+        """Send a request and return the JSON object of the answer. Raises CommandError."""
+        answer = _parsed(self.fetch(method, path, query=query, headers=headers, body=body))
+        if answer is None:
+            raise _not_the_service(self._url, "an answer that is not a JSON object")
+        return answer
+
+    def fetch(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> bytes:
+        """Send a request and return the body of the answer. Query values of None are left out. Raises CommandError."""
+        params = {name: value for name, value in (query or {}).items() if value is not None}
+        sent = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            answer = self._http.request(
+                method, path.lstrip("/"), params=params, headers={**sent, **(headers or {})}, content=body
+            )
+        except httpx.HTTPError as error:
+            failure = type(error).__name__
+        else:
+            if answer.is_success:
+                return answer.content
+            raise _refusal(self._url, answer.status_code, answer.content)
+        raise CommandError(f"no answer from {self._url} ({failure}); is the service running?", ExitCode.UNAVAILABLE)
+
+
+def _refusal(url: httpx.URL, status: int, body: bytes) -> CommandError:
+    error = (_parsed(body) or {}).get("error")
+    message = error.get("message") if isinstance(error, dict) else None
+    if isinstance(message, str):
+        return CommandError(message, code_of_status(status))
+    # Whatever answered is not the service but a proxy or a stranger; its 404 says nothing about a config.
+    return _not_the_service(url, f"status {status} without a message")
+
+
+def _not_the_service(url: httpx.URL, what: str) -> CommandError:
+    return CommandError(
+        f"{url} gave {what}; is CONFIG_SERVER_URL (or --url) the address of the service?", ExitCode.UNAVAILABLE
+    )
+
+
+def _parsed(body: bytes) -> dict[str, object] | None:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _checked_url(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    # The text is not repeated: the refused part may be a password before the host.
+    if url.scheme not in {"http", "https"} or not url.host or url.userinfo or url.query or url.fragment:
+        raise CommandError(
+            "CONFIG_SERVER_URL (or --url) must be http:// or https:// and a host, such as http://127.0.0.1:8080",
+            ExitCode.USAGE,
+        )
+    return url
+
+
+def _checked_token(text: str) -> str:
+    token = text.strip()
+    if not token:
+        raise CommandError(
+            "no operator token: set CONFIG_SERVER_TOKEN to the token that `config-service init` printed",
+            ExitCode.USAGE,
+        )
+    # An HTTP library would refuse such a header too, but with the token in its message.
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise CommandError(
+            "CONFIG_SERVER_TOKEN holds characters that no token has; copy it again, without quotes or line breaks",
+            ExitCode.USAGE,
+        )
+    return token
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -1,0 +1,77 @@
+"""The management API as data: its routes, and the rows of its answers as text.
+
+Does no I/O. A field that an older or newer service does not send is shown as a dash: a command that only shows things
+must not fail over one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Final
+from urllib.parse import quote
+
+from config_client.protocol import parse_timestamp
+
+from .exits import CommandError, ExitCode
+
+MANAGE_PATH: Final = "/api/v1/manage"
+CONFIGS_ROUTE: Final = f"{MANAGE_PATH}/configs"
+TOKENS_ROUTE: Final = f"{MANAGE_PATH}/tokens"
+
+CONFIG_COLUMNS: Final = ("NAME", "ENVIRONMENT", "LABEL", "VERSION", "STATE", "CHANGED BY", "AT")
+VERSION_COLUMNS: Final = ("VERSION", "KIND", "FROM", "CHANGED BY", "AT", "REVISION")
+TOKEN_COLUMNS: Final = ("ID", "NAME", "ENVIRONMENT", "SCOPES", "STATE", "CREATED", "EXPIRES")
+
+
+def config_route(name: str, action: str = "") -> str:
+    """Return the path of a config, or of an action below it."""
+    return f"{CONFIGS_ROUTE}/{quote(name, safe='')}" + (f"/{action}" if action else "")
+
+
+def rows_of(answer: Mapping[str, object], field: str) -> list[Mapping[str, object]]:
+    """Return the list of objects in ``field`` of an answer. Raises CommandError when it is not one."""
+    rows = answer.get(field)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise CommandError(f"the answer has no list {field!r}; is it the service that answers?", ExitCode.UNAVAILABLE)
+    return rows
+
+
+def text(row: Mapping[str, object], field: str) -> str:
+    """Return one field for people: a dash for nothing, lists separated by spaces."""
+    value = row.get(field)
+    if value is None:
+        return "-"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def config_row(row: Mapping[str, object]) -> list[str]:
+    """Return the cells of CONFIG_COLUMNS."""
+    name, environment, label, version = (text(row, field) for field in ("name", "environment", "label", "version"))
+    state = "deleted" if row.get("deleted") is True else "running"
+    return [name, environment, label, version, state, text(row, "changed_by"), text(row, "timestamp")]
+
+
+def version_row(row: Mapping[str, object]) -> list[str]:
+    """Return the cells of VERSION_COLUMNS."""
+    return [text(row, field) for field in ("version", "kind", "source_version", "changed_by", "timestamp", "revision")]
+
+
+def token_row(row: Mapping[str, object], now: datetime) -> list[str]:
+    """Return the cells of TOKEN_COLUMNS; the state is ``active``, ``expired`` at ``now``, or ``revoked``."""
+    id_, name, environment, scopes = (text(row, field) for field in ("id", "name", "environment", "scopes"))
+    state = "revoked" if row.get("revoked_at") is not None else "expired" if _is_past(row, now) else "active"
+    return [id_, name, environment, scopes, state, text(row, "created_at"), text(row, "expires_at")]
+
+
+def described(row: Mapping[str, object]) -> str:
+    """Return ``name (environment, label)`` for the row of a config."""
+    return f"{text(row, 'name')} ({text(row, 'environment')}, {text(row, 'label')})"
+
+
+def _is_past(row: Mapping[str, object], now: datetime) -> bool:
+    expires = row.get("expires_at")
+    try:
+        return isinstance(expires, str) and parse_timestamp(expires) <= now.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return False

@@ -1,0 +1,173 @@
+"""From the store's log into memory: the one writer of what is served, of the tokens and of the hub's history.
+
+Knows the order of revisions. Applies every change exactly once, in revision order and without a gap, whichever way it
+arrives: offered by the commit that made it, or read from the log. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from config_client.protocol import Position
+
+from ..domain.documents import Document
+from ..domain.errors import StoreCorruptError
+from ..domain.records import ChangeKind, LogEntry, StoredToken, Version
+from ..security.at_rest import Vault
+from ..security.tokens import TokenRegistry, open_token
+from ..store.protocol import ConfigStore
+from .frames import change_frame
+from .hub import Hub
+from .replay import CAPACITY, ChangeFrame, History
+from .running import Running
+
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A log entry with what it made: a version, a token, or nothing more (a revocation)."""
+
+    entry: LogEntry
+    version: Version | None = None
+    token: StoredToken | None = None
+
+    @classmethod
+    def of_version(cls, version: Version) -> Change:
+        """Return the change that committed ``version``."""
+        entry = LogEntry(
+            revision=version.revision,
+            kind=version.kind,
+            changed_by=version.changed_by,
+            timestamp=version.timestamp,
+            key=version.key,
+            version=version.version,
+        )
+        return cls(entry, version=version)
+
+
+class Feed:
+    """Keeps memory equal to the store. ``start`` once, then ``offer`` every change committed here."""
+
+    def __init__(self, *, store: ConfigStore, vault: Vault, running: Running, tokens: TokenRegistry, hub: Hub) -> None:
+        self._store = store
+        self._vault = vault
+        self._running = running
+        self._tokens = tokens
+        self._hub = hub
+        self._position = Position("", 0)
+        self._waiting: dict[int, Change] = {}
+        self._reading = asyncio.Lock()
+
+    @property
+    def position(self) -> Position:
+        """The epoch, and the newest revision that is applied."""
+        return self._position
+
+    async def start(self) -> None:
+        """Load everything that is served. Raises StoreError, StoreCorruptError when something does not open."""
+        self._position = await self._store.position()
+        self._tokens.load([open_token(stored, self._vault) for stored in await self._store.tokens()])
+        async for version in self._store.newest_versions():
+            self._running.put(self._open(version))
+        self._hub.load(self._position.epoch, await self._read_history())
+        await self.catch_up()
+
+    async def offer(self, change: Change) -> None:
+        """Apply ``change``, just committed, and whatever came before it; when this returns, it is served.
+
+        Raises StoreError when what came before cannot be read; ``change`` is then applied as soon as it can be.
+        """
+        revision = change.entry.revision
+        if revision > self._position.revision:
+            self._waiting[revision] = change
+            self._apply_waiting()
+        if revision > self._position.revision:
+            await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Apply what the store's log holds beyond the present position. Raises StoreError."""
+        async with self._reading:
+            while entries := await self._store.log(before := self._position.revision, _PAGE):
+                for entry in entries:
+                    # Offers go on while the log is read: what they brought is not applied twice.
+                    if entry.revision > self._position.revision:
+                        change = self._waiting.get(entry.revision) or await self._read(entry)
+                        self._waiting.setdefault(entry.revision, change)
+                        self._apply_waiting()
+                if self._position.revision == before:
+                    raise StoreCorruptError(
+                        f"the log of the store has no revision {before + 1}, but {entries[0].revision}; "
+                        "restore it from a backup"
+                    )
+
+    def _apply_waiting(self) -> None:
+        """Apply the waiting changes that follow without a gap."""
+        while (change := self._waiting.get(self._position.revision + 1)) is not None:
+            self._apply(change)
+            self._position = Position(self._position.epoch, change.entry.revision)
+        for revision in [revision for revision in self._waiting if revision <= self._position.revision]:
+            del self._waiting[revision]
+
+    def _apply(self, change: Change) -> None:
+        entry = change.entry
+        if change.version is not None:
+            document = self._open(change.version)
+            frame = change_frame(entry, document.key, document.version, self._position.epoch)
+            self._running.put(document)
+            self._hub.publish(ChangeFrame(document.key, entry.revision, frame))
+            return
+        if change.token is not None:
+            self._tokens.put(open_token(change.token, self._vault))
+        elif entry.token_id is not None:
+            self._tokens.revoke(entry.token_id, entry.timestamp)
+            self._hub.end_token(entry.token_id)
+        self._hub.advance(entry.revision)
+
+    async def _read(self, entry: LogEntry) -> Change:
+        """Return the change of a log entry, with what it made read from the store."""
+        if entry.key is not None and entry.version is not None:
+            version = await self._store.version(entry.key, entry.version)
+            if version is None:
+                raise StoreCorruptError(
+                    f"{entry.key} version {entry.version} is in the log (revision {entry.revision}) but not in the "
+                    "store: it was damaged or altered; restore it from a backup"
+                )
+            return Change(entry, version=version)
+        if entry.kind is ChangeKind.TOKEN_CREATED:
+            for token in await self._store.tokens():
+                if token.id == entry.token_id:
+                    return Change(entry, token=token)
+            raise StoreCorruptError(
+                f"token {entry.token_id} is in the log (revision {entry.revision}) but not in the store: it was damaged "
+                "or altered; restore it from a backup"
+            )
+        return Change(entry)
+
+    async def _read_history(self) -> History:
+        """Return the latest changes, from the log up to the present position."""
+        history = History(floor=max(0, self._position.revision - CAPACITY))
+        while history.latest < self._position.revision:
+            entries = await self._store.log(history.latest, _PAGE)
+            for entry in entries:
+                if entry.revision > self._position.revision:
+                    return history
+                if entry.key is None or entry.version is None:
+                    history.advance(entry.revision)
+                else:
+                    frame = change_frame(entry, entry.key, entry.version, self._position.epoch)
+                    history.append(ChangeFrame(entry.key, entry.revision, frame))
+            if not entries:
+                raise StoreCorruptError(
+                    f"the log of the store ends at revision {history.latest}, before {self._position.revision}; "
+                    "restore it from a backup"
+                )
+        return history
+
+    def _open(self, version: Version) -> Document:
+        if version.document is None:
+            return Document.of(version, None)
+        content = self._vault.open_document(version.document, version.key, version.version)
+        return Document.of(version, content)

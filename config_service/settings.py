@@ -1,0 +1,102 @@
+"""The settings of the service, read from variables whose names start with ``CONFIG_SERVER_``.
+
+Knows names, defaults and limits. Opens nothing and listens nowhere.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from config_client.crypto import parse_encryption_key
+from config_client.errors import ConfigClientError
+
+from .domain.errors import ServiceError
+
+PREFIX: Final = "CONFIG_SERVER_"
+_MASTER_KEY_RULE: Final = "64 hex characters; make one with `config-service keygen` and keep it outside the store"
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
+_RULES: Final = {
+    "host": "the address to listen on, such as 127.0.0.1",
+    "port": "a port number from 0 to 65535; 0 takes a free one",
+    "store_url": "where the store is, such as sqlite:///config.db",
+    "master_key": _MASTER_KEY_RULE,
+    "max_document_bytes": "a number of bytes from 2 to 1073741824",
+    "heartbeat_interval": "seconds between two heartbeats of a stream, above 0 and at most 60",
+    "queue_frames": "how many changes may wait for one slow stream, from 1 to 1000000",
+    "log_level": "one of debug, info, warning, error, critical",
+}
+
+
+class SettingsError(ServiceError):
+    """A setting is missing or invalid. Names the variable, the rule and the remedy, never the value."""
+
+    code = "invalid_settings"
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. ``Settings.load`` is the way in: pydantic's own errors repeat their input."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """The address to listen on; loopback unless told otherwise."""
+    port: int = Field(default=8080, ge=0, le=65535)
+    """The port to listen on; 0 takes a free one."""
+    store_url: str = Field(default="sqlite:///config.db", min_length=1, repr=False)
+    """Where the store of record is. Not in the repr, because the URL of a database may hold a password."""
+    master_key: SecretStr
+    """64 hex characters: the key over everything at rest."""
+    max_document_bytes: int = Field(default=1_048_576, ge=2, le=1_073_741_824)
+    """Bytes that a published document may take."""
+    heartbeat_interval: float = Field(default=5.0, gt=0, le=60, allow_inf_nan=False)
+    """Seconds between two heartbeats of a stream. Clients written for 5 give up after 10 s of silence."""
+    queue_frames: int = Field(default=256, ge=1, le=1_000_000)
+    """Changes that may wait for one subscriber; a slower reader is cut."""
+    log_level: LogLevel = "info"
+    """The least severe messages to log."""
+
+    @field_validator("master_key")
+    @classmethod
+    def _check_master_key(cls, value: SecretStr) -> SecretStr:
+        try:
+            parse_encryption_key(value.get_secret_value())
+        except ConfigClientError:
+            raise ValueError(_MASTER_KEY_RULE) from None
+        return value
+
+    @classmethod
+    def load(cls, **overrides: object) -> Settings:
+        """Return the settings of this process's environment; ``overrides`` (by field name) win over variables.
+
+        Raises SettingsError.
+        """
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            details = error.errors(include_input=False, include_context=False, include_url=False)
+            faults = [_describe(str(detail["loc"][0]), missing=detail["type"] == "missing") for detail in details]
+        # Raised outside the handler: a ValidationError keeps the values that it refused.
+        raise SettingsError("; ".join(faults))
+
+    def master_key_bytes(self) -> bytes:
+        """Return the 32 bytes of the master key."""
+        return parse_encryption_key(self.master_key.get_secret_value())
+
+
+def _describe(field: str, *, missing: bool) -> str:
+    if field not in _RULES:
+        # The name may be anything, a secret in the wrong place included.
+        return f"there is no such setting; the settings are {', '.join(_RULES)}"
+    return f"{variable(field)} is {'missing' if missing else 'invalid'}: it must be {_RULES[field]}"
+
+
+def variable(field: str) -> str:
+    """Return the name of the environment variable of a field."""
+    return PREFIX + field.upper()

@@ -1,0 +1,176 @@
+"""Records of the domain ↔ rows of ``schema``. Pure: runs no statement.
+
+A row that cannot be read back means a damaged file: StoreCorruptError, which names the row and none of its content.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import RowMapping
+
+from config_client.protocol import format_timestamp, parse_timestamp
+
+from ..domain.errors import InvalidRequestError, StoreCorruptError
+from ..domain.keys import ConfigKey
+from ..domain.records import ChangeKind, LogEntry, NewToken, NewVersion, StoredToken, Version
+from ..domain.scopes import Scope
+
+_MALFORMED: Final = (ValueError, TypeError, AttributeError, OverflowError, InvalidRequestError)
+
+
+def key_values(key: ConfigKey) -> dict[str, object]:
+    """Return the columns that identify ``key``."""
+    return {"name": key.name, "environment": key.environment, "label": key.label}
+
+
+def version_values(version: Version) -> dict[str, object]:
+    """Return the row of ``versions`` that keeps ``version``."""
+    return {
+        **key_values(version.key),
+        "version": version.version,
+        "revision": version.revision,
+        "kind": version.kind.value,
+        "changed_by": version.changed_by,
+        "timestamp": format_timestamp(version.timestamp),
+        "source_version": version.source_version,
+        "document": version.document,
+    }
+
+
+def log_values(entry: LogEntry) -> dict[str, object]:
+    """Return the row of ``log`` that keeps ``entry``."""
+    key = entry.key
+    return {
+        "revision": entry.revision,
+        "kind": entry.kind.value,
+        "changed_by": entry.changed_by,
+        "timestamp": format_timestamp(entry.timestamp),
+        "name": key.name if key else None,
+        "environment": key.environment if key else None,
+        "label": key.label if key else None,
+        "version": entry.version,
+        "token_id": entry.token_id,
+    }
+
+
+def token_values(token: StoredToken) -> dict[str, object]:
+    """Return the row of ``tokens`` that keeps ``token``.
+
+    Raises InvalidRequestError for a scope whose spelling would not be read back.
+    """
+    spellings = [str(scope) for scope in token.scopes]
+    for spelling in spellings:
+        Scope.parse(spelling)
+    return {
+        "id": token.id,
+        "name": token.name,
+        "secret_hash": token.secret_hash,
+        "keys": json.dumps([key.hex() for key in token.keys]),
+        "default_environment": token.default_environment,
+        "scopes": json.dumps(spellings),
+        "created_by": token.created_by,
+        "created_at": format_timestamp(token.created_at),
+        "expires_at": format_timestamp(token.expires_at) if token.expires_at else None,
+        "revoked_at": format_timestamp(token.revoked_at) if token.revoked_at else None,
+    }
+
+
+def committed_version(change: NewVersion, revision: int) -> Version:
+    """Return ``change`` as the version it becomes at ``revision``."""
+    return Version(
+        key=change.key,
+        version=change.version,
+        revision=revision,
+        kind=change.kind,
+        changed_by=change.changed_by,
+        timestamp=change.timestamp,
+        document=change.document,
+        source_version=change.source_version,
+    )
+
+
+def committed_token(token: NewToken, token_id: int) -> StoredToken:
+    """Return ``token`` as it is kept under ``token_id``."""
+    return StoredToken(
+        id=token_id,
+        name=token.name,
+        secret_hash=token.secret_hash,
+        keys=token.keys,
+        default_environment=token.default_environment,
+        scopes=token.scopes,
+        created_by=token.created_by,
+        created_at=token.created_at,
+        expires_at=token.expires_at,
+    )
+
+
+def read_version(row: RowMapping) -> Version:
+    """Return the version that a row of ``versions`` keeps. Raises StoreCorruptError."""
+    try:
+        return Version(
+            key=ConfigKey(row["name"], row["environment"], row["label"]),
+            version=row["version"],
+            revision=row["revision"],
+            kind=ChangeKind(row["kind"]),
+            changed_by=row["changed_by"],
+            timestamp=parse_timestamp(row["timestamp"]),
+            document=_bytes_or_none(row["document"]),
+            source_version=row["source_version"],
+        )
+    except _MALFORMED:
+        pass
+    raise _damaged(f"the version of revision {row['revision']}")
+
+
+def read_log_entry(row: RowMapping) -> LogEntry:
+    """Return the entry that a row of ``log`` keeps. Raises StoreCorruptError."""
+    try:
+        return LogEntry(
+            revision=row["revision"],
+            kind=ChangeKind(row["kind"]),
+            changed_by=row["changed_by"],
+            timestamp=parse_timestamp(row["timestamp"]),
+            key=None if row["name"] is None else ConfigKey(row["name"], row["environment"], row["label"]),
+            version=row["version"],
+            token_id=row["token_id"],
+        )
+    except _MALFORMED:
+        pass
+    raise _damaged(f"the log entry of revision {row['revision']}")
+
+
+def read_token(row: RowMapping) -> StoredToken:
+    """Return the token that a row of ``tokens`` keeps. Raises StoreCorruptError."""
+    try:
+        return StoredToken(
+            id=row["id"],
+            name=row["name"],
+            secret_hash=row["secret_hash"],
+            keys=tuple(bytes.fromhex(key) for key in json.loads(row["keys"])),
+            default_environment=row["default_environment"],
+            scopes=tuple(Scope.parse(spelling) for spelling in json.loads(row["scopes"])),
+            created_by=row["created_by"],
+            created_at=parse_timestamp(row["created_at"]),
+            expires_at=_timestamp_or_none(row["expires_at"]),
+            revoked_at=_timestamp_or_none(row["revoked_at"]),
+        )
+    except _MALFORMED:
+        pass
+    raise _damaged(f"token {row['id']}")
+
+
+def _timestamp_or_none(text: str | None) -> datetime | None:
+    return None if text is None else parse_timestamp(text)
+
+
+def _bytes_or_none(value: object) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    raise TypeError("a document is bytes")
+
+
+def _damaged(what: str) -> StoreCorruptError:
+    return StoreCorruptError(f"{what} cannot be read: the store is damaged; restore it from a backup")

@@ -1,0 +1,191 @@
+"""All that is SQLite's own: the file and its lock, the settings of a connection, what its errors mean.
+
+Knows neither tables nor records. Chosen for durability: write-ahead log, an fsync before every commit returns, one
+process per file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import stat
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect
+from sqlalchemy.exc import DBAPIError
+
+from ..domain.errors import StoreCorruptError, StoreError, StoreFullError, StoreLockedError
+from . import migrations
+from .lock import FileLock
+
+URL_FORMS: Final = "sqlite:///relative/path.db or sqlite:////absolute/path.db"
+
+_SCHEME: Final = "sqlite:///"
+_OWN_TABLES: Final = frozenset({migrations.VERSION_TABLE, "history", "log", "versions", "tokens"})
+_BUSY_TIMEOUT: Final = 1.0
+"""Seconds to wait for a lock. Only another program on our file can hold one, and a backup of a page takes less."""
+_WAL_LIMIT: Final = 64 * 2**20
+"""Bytes to which the write-ahead log is cut once its content is in the file."""
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+_FULL: Final = "no room to write: free some space on its disk, or raise the quota or file size limit"
+_FAULTS: Final[dict[int, tuple[type[StoreError], str]]] = {
+    sqlite3.SQLITE_FULL: (StoreFullError, _FULL),
+    # What fails a write other than ENOSPC, which is SQLITE_FULL, is a quota, a file size limit, or a dying disk.
+    sqlite3.SQLITE_IOERR_WRITE: (StoreFullError, f"{_FULL}; if there is enough of all, check the disk"),
+    sqlite3.SQLITE_IOERR_SHMSIZE: (StoreFullError, _FULL),
+    sqlite3.SQLITE_BUSY: (StoreLockedError, "another program holds a lock on the file; close it and try again"),
+    sqlite3.SQLITE_LOCKED: (StoreLockedError, "another program holds a lock on the file; close it and try again"),
+    sqlite3.SQLITE_CORRUPT: (StoreCorruptError, "the file is damaged; restore it from a backup"),
+    sqlite3.SQLITE_NOTADB: (
+        StoreCorruptError,
+        "not an SQLite database, or its header is damaged; restore it from a backup, or give the service another path",
+    ),
+    sqlite3.SQLITE_READONLY: (StoreError, "the file or its directory cannot be written; check owner and permissions"),
+    sqlite3.SQLITE_CANTOPEN: (StoreError, "the file cannot be opened; check its directory, owner and permissions"),
+    sqlite3.SQLITE_PERM: (StoreError, "the file cannot be opened; check owner and permissions"),
+}
+
+
+class SqliteFile:
+    """One SQLite database in a file, and the exclusive right to use it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock: FileLock | None = None
+
+    @classmethod
+    def from_url(cls, url: str) -> SqliteFile:
+        """Return the file that ``url`` names.
+
+        Raises StoreError, which does not repeat the URL: one that was meant for another database may hold a password.
+        """
+        path = url.removeprefix(_SCHEME)
+        if path == url:
+            raise StoreError(f"unsupported store URL; use {URL_FORMS}")
+        if path in {"", ":memory:"} or path.startswith("file:"):
+            raise StoreError(f"the store must be a file, to outlive the process; use {URL_FORMS}")
+        if "?" in path or "\0" in path:
+            raise StoreError(f"a store URL has no parameters; use {URL_FORMS}")
+        # The real path: two names of one file must lead to one lock.
+        return cls(Path(os.path.realpath(path)))
+
+    def acquire(self) -> None:
+        """Lock the file, and create it (0600) and its directory (0700) where missing.
+
+        Raises StoreLockedError when another store holds it, else StoreError.
+        """
+        _make_directory(self._path.parent)
+        lock = FileLock(self._path.with_name(f"{self._path.name}.lock"))
+        if not lock.acquire():
+            raise StoreLockedError(
+                f"{self._path} is in use by another process; SQLite serves one process: stop the other one, "
+                "or give each service a file of its own"
+            )
+        self._lock = lock
+        _make_file(self._path)
+
+    def release(self) -> None:
+        """Give the lock back. Releasing twice, or before acquiring, does nothing."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
+    def reading_engine(self, connections: int) -> Engine:
+        """Return an engine on which every statement stands alone and sees the newest commit."""
+        return self._engine(connections, on_return=None)
+
+    def writing_engine(self) -> Engine:
+        """Return an engine of one connection on which every transaction is the only writer from its beginning."""
+        engine = self._engine(1, on_return="rollback")
+        # Left to itself a transaction begins as a reader, and may fail when it turns into a writer.
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        return engine
+
+    def _engine(self, connections: int, on_return: str | None) -> Engine:
+        engine = create_engine(
+            URL.create("sqlite+pysqlite", database=str(self._path)),
+            # No BEGIN of the driver's own: it leaves out SELECT and DDL.
+            connect_args={"timeout": _BUSY_TIMEOUT, "isolation_level": None, "check_same_thread": False},
+            pool_size=connections,
+            max_overflow=0,
+            pool_reset_on_return=on_return,
+            hide_parameters=True,
+        )
+        event.listen(engine, "connect", _configure)
+        return engine
+
+    def admit(self, connection: Connection) -> bool:
+        """Tell whether the file holds a store (False: it is empty). Changes nothing.
+
+        Raises StoreCorruptError when it is damaged or holds something else.
+        """
+        tables = set(inspect(connection).get_table_names())
+        if not tables:
+            return False
+        if not tables >= _OWN_TABLES:
+            raise StoreCorruptError(
+                f"{self._path} is a database of another program; nothing was changed: give the service another path"
+            )
+        if connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
+            raise StoreCorruptError(f"{self._path} is damaged; restore it from a backup")
+        return True
+
+    def prepare(self, connection: Connection) -> None:
+        """Turn the write-ahead log on, for good. Raises StoreError where the file system cannot share memory."""
+        if connection.exec_driver_sql("PRAGMA journal_mode = WAL").scalar() != "wal":
+            raise StoreError(f"{self._path}: the file system allows no write-ahead log; put the store on a local disk")
+
+    def failure(self, error: Exception) -> StoreError:
+        """Return what ``error`` means to an operator, without its text: that may hold parts of a statement."""
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(cause, sqlite3.Error):
+            code = getattr(cause, "sqlite_errorcode", 0)
+            kind, remedy = _FAULTS.get(code) or _FAULTS.get(code & 0xFF) or (StoreError, None)
+            name = getattr(cause, "sqlite_errorname", type(cause).__name__)
+            return kind(f"{self._path}: {remedy or 'SQLite failed'} ({name})")
+        if isinstance(cause, OSError):
+            kind = StoreFullError if cause.errno in _NO_ROOM else StoreError
+            return kind(f"{self._path}: {os.strerror(cause.errno or 0)}; check the path, its owner and permissions")
+        return StoreError(f"{self._path}: unexpected {type(cause).__name__} in the store")
+
+
+def _configure(connection: sqlite3.Connection, _record: object) -> None:
+    for setting in (
+        "synchronous = FULL",
+        "fullfsync = ON",  # macOS: fsync alone leaves the data in the drive's cache
+        "foreign_keys = ON",
+        f"journal_size_limit = {_WAL_LIMIT}",
+    ):
+        connection.execute(f"PRAGMA {setting}")
+
+
+def _make_directory(directory: Path) -> None:
+    missing = [place for place in (directory, *directory.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(mode=0o700, exist_ok=True)
+        _keep_entry(place)
+
+
+def _make_file(path: Path) -> None:
+    """Create ``path`` for its owner alone; SQLite gives the log and the index beside it the same mode."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+    if not regular:
+        raise StoreError(f"{path} is not a regular file; {URL_FORMS} must name one")
+    _keep_entry(path)
+
+
+def _keep_entry(path: Path) -> None:
+    """Make the name of ``path`` outlive a power cut. (Windows opens no directories, and needs no such care.)"""
+    if os.name == "posix":
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,120 @@
+"""Creating, listing and revoking tokens: the part of the operations that concerns who may come in.
+
+Knows rights, secrets and commits. Knows nothing of HTTP or SQL. Secrets and keys leave here once, in a MintedToken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from config_client.protocol import DEFAULT_ENVIRONMENT
+
+from .commits import Commits
+from .domain.errors import InvalidRequestError, NotFoundError
+from .domain.keys import check_environment
+from .domain.records import NewToken
+from .domain.scopes import ADMIN_SCOPES, SERVICE_SCOPES, Scope
+from .security.at_rest import Vault
+from .security.tokens import MintedToken, Token, TokenRegistry, hash_secret, new_key, new_secret, open_token
+
+SYSTEM: Final = 0
+"""The id that stands for the service itself where a token's would stand."""
+_MAX_NAME: Final = 128
+_MAX_SCOPES: Final = 64
+
+
+class TokenOperations:
+    """What holders of an admin token may do with tokens, and how the first token comes into being."""
+
+    def __init__(
+        self, *, commits: Commits, vault: Vault, registry: TokenRegistry, clock: Callable[[], datetime]
+    ) -> None:
+        self._commits = commits
+        self._vault = vault
+        self._registry = registry
+        self._clock = clock
+
+    async def create(
+        self,
+        caller: Token,
+        name: str,
+        *,
+        environment: str = DEFAULT_ENVIRONMENT,
+        scopes: Sequence[Scope] = SERVICE_SCOPES,
+        expires_at: datetime | None = None,
+    ) -> MintedToken:
+        """Return a new token with its secret and key. ``environment`` is the one its requests mean by default.
+
+        An admin may grant any scopes: who creates tokens could grant them to itself anyway.
+
+        Raises AccessDeniedError without admin, InvalidRequestError, or StoreError.
+        """
+        caller.require_admin()
+        return await self._mint(caller.id, name, environment, scopes, expires_at)
+
+    async def bootstrap(
+        self,
+        name: str,
+        scopes: Sequence[Scope] = ADMIN_SCOPES,
+        *,
+        environment: str = DEFAULT_ENVIRONMENT,
+    ) -> MintedToken:
+        """Return a token that the service itself creates: for the first admin of a store, and never for a request.
+
+        Raises InvalidRequestError or StoreError.
+        """
+        return await self._mint(SYSTEM, name, environment, scopes, None)
+
+    def list(self, caller: Token) -> list[Token]:
+        """Return every token by id, revoked and expired ones included. Raises AccessDeniedError without admin."""
+        caller.require_admin()
+        return sorted(self._registry, key=lambda token: token.id)
+
+    async def revoke(self, caller: Token, token_id: int) -> Token:
+        """Revoke a token, ending its streams at once, and return it; revoking it again changes nothing.
+
+        Raises AccessDeniedError without admin, NotFoundError when there is no such token, or StoreError.
+        """
+        caller.require_admin()
+        if self._registry.get(token_id) is not None:
+            await self._commits.revocation(token_id, caller.id, self._clock())
+        token = self._registry.get(token_id)
+        if token is None:
+            raise NotFoundError(f"there is no token {token_id}")
+        return token
+
+    async def _mint(
+        self, creator: int, name: str, environment: str, scopes: Sequence[Scope], expires_at: datetime | None
+    ) -> MintedToken:
+        now = self._clock()
+        _check(name, scopes, expires_at, now)
+        secret, key = new_secret(), new_key()
+        secret_hash = hash_secret(secret)
+        stored = await self._commits.token(
+            NewToken(
+                name=name,
+                secret_hash=secret_hash,
+                keys=(self._vault.seal_token_key(key, secret_hash),),
+                default_environment=check_environment(environment),
+                scopes=tuple(scopes),
+                created_by=creator,
+                created_at=now,
+                expires_at=expires_at,
+            )
+        )
+        return MintedToken(open_token(stored, self._vault), secret, key)
+
+
+def _check(name: str, scopes: Sequence[Scope], expires_at: datetime | None, now: datetime) -> None:
+    if not 1 <= len(name) <= _MAX_NAME or not name.isprintable() or name != name.strip():
+        raise InvalidRequestError(
+            f"invalid token name: 1 to {_MAX_NAME} printable characters, without white space at either end"
+        )
+    if not 1 <= len(scopes) <= _MAX_SCOPES:
+        raise InvalidRequestError(f"a token needs 1 to {_MAX_SCOPES} scopes; without one it may do nothing")
+    if expires_at is not None and expires_at.tzinfo is None:
+        raise InvalidRequestError("invalid expiry: the time needs an offset, such as 2030-01-01T00:00:00+00:00")
+    if expires_at is not None and expires_at <= now:
+        raise InvalidRequestError("invalid expiry: the time has passed")

@@ -1,0 +1,477 @@
+"""The commands over HTTP: what they send, what they print, and how they end. The service here is scripted."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from config_service.cli.exits import CommandError, ExitCode
+from config_service.cli.manage import ManageApi
+from config_service.cli.program import program
+
+TOKEN = "cst_canary-operator-token"
+ROW = {
+    "name": "orders",
+    "environment": "prod",
+    "label": "main",
+    "version": 3,
+    "revision": 17,
+    "deleted": False,
+    "changed_by": 1,
+    "timestamp": "2026-01-02T03:04:05+00:00",
+}
+MINTED = {
+    "id": 7,
+    "name": "orders",
+    "environment": "prod",
+    "scopes": ["orders@prod:read"],
+    "secret": "cst_fresh'secret",
+    "key": "ab" * 32,
+    "created_at": "2026-01-02T03:04:05+00:00",
+    "expires_at": None,
+}
+
+
+@dataclass
+class Request:
+    """What the scripted service was asked."""
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Script:
+    """A service that gives one prepared answer to everything, and remembers what it was asked."""
+
+    url: str = ""
+    status: int = 200
+    body: bytes = b"{}"
+    headers: dict[str, str] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+
+    def answer(self, value: object, status: int = 200) -> None:
+        """Answer with ``value`` as JSON from now on."""
+        self.status, self.body = status, json.dumps(value).encode()
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer with an error of the service from now on."""
+        self.answer({"error": {"code": "some_code", "message": message}}, status)
+
+    @property
+    def request(self) -> Request:
+        """The only request there was."""
+        (request,) = self.requests
+        return request
+
+
+@pytest.fixture
+def service() -> Iterator[Script]:
+    """A scripted service on a free loopback port."""
+    script = Script()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _reply(self) -> None:
+            parts = urlsplit(self.path)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            script.requests.append(
+                Request(self.command, parts.path, parse_qs(parts.query), dict(self.headers.items()), body)
+            )
+            self.send_response(script.status)
+            for name, value in {"Content-Length": str(len(script.body)), **script.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(script.body)
+
+        do_GET = do_PUT = do_POST = do_DELETE = _reply  # noqa: N815 - names of http.server
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    script.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield script
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def run(service: Script, *args: str, stdin: bytes | None = None) -> Result:
+    """Run a command as an operator of ``service``."""
+    environment = {"CONFIG_SERVER_URL": service.url, "CONFIG_SERVER_TOKEN": TOKEN}
+    return CliRunner(env=environment).invoke(program, args, input=stdin)
+
+
+def test_publish_sends_the_file_byte_for_byte(service: Script, tmp_path: Path) -> None:
+    """The bytes of the file are the body, whatever their spacing, and the operator's token is in its header."""
+    document = b'{ "a":1,\n\t"b":"\xc3\xbc" }\n'
+    (tmp_path / "orders.json").write_bytes(document)
+    service.answer(ROW | {"changed": True}, 201)
+    result = run(service, "publish", "orders", str(tmp_path / "orders.json"), "-e", "prod", "-l", "team/x")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == "orders (prod, main): version 3, revision 17\n"
+    sent = service.request
+    assert (sent.method, sent.path, sent.body) == ("PUT", "/api/v1/manage/configs/orders", document)
+    assert sent.query == {"environment": ["prod"], "label": ["team/x"]}
+    assert sent.headers["X-Service-Token"] == TOKEN
+    assert sent.headers["Content-Type"] == "application/json"
+    assert "If-Match" not in sent.headers
+    assert "If-None-Match" not in sent.headers
+
+
+def test_publish_reads_standard_input(service: Script) -> None:
+    """``-`` is standard input, also byte for byte; an empty query is left out."""
+    service.answer(ROW | {"changed": False})
+    result = run(service, "publish", "orders", "-", stdin=b'{"a": 1}\r\n')
+    assert result.stdout == "orders (prod, main): unchanged, still version 3\n"
+    assert service.request.body == b'{"a": 1}\r\n'
+    assert service.request.query == {}
+
+
+@pytest.mark.parametrize(
+    ("option", "header", "value"), [(["--if-match", "3"], "If-Match", '"3"'), (["--create"], "If-None-Match", "*")]
+)
+def test_publish_can_be_conditional(service: Script, option: list[str], header: str, value: str) -> None:
+    """``--if-match N`` and ``--create`` become the conditional headers."""
+    service.answer(ROW | {"changed": True}, 201)
+    assert run(service, "publish", "orders", "-", *option, stdin=b"{}").exit_code == 0
+    assert service.request.headers[header] == value
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("publish", "orders", "-", "--create", "--if-match", "1"),
+        ("publish", "orders", "/nowhere/at/all.json"),
+        ("publish", "orders", "nul\0byte"),
+        ("publish", "orders", "-", "--if-match", "0"),
+        ("show", "orders", "--format", "json", "--json"),
+        ("show", "orders", "--version", "1"),
+        ("show", "orders", "--format", "xml"),
+        ("delete", "orders"),
+        ("rollback", "orders", "0"),
+        ("rollback", "orders"),
+        ("token", "create", "x", "--export", "--json"),
+        ("token", "create", "x", "--expires-in", "soon"),
+        ("token", "create", "x", "--expires-in", "0d"),
+        ("token", "create", "x", "--expires-in", "999999999w"),
+        ("token", "create", "x", "--expires-in", "99999999d"),
+        ("token", "revoke", "seven"),
+        ("list", "--nonsense"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_sends_nothing(service: Script, args: tuple[str, ...]) -> None:
+    """Wrong usage is told on stderr with exit code 2, before anything is sent."""
+    result = run(service, *args)
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr
+    assert result.stdout == ""
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("name", ["", "..", "../tokens", "a/b", "a\0b", "a" * 10_000, "healthz", "a%2fb", "-a", "ü"])
+@pytest.mark.parametrize("command", [("show",), ("history",), ("delete", "--yes"), ("rollback",)])
+def test_a_name_that_is_no_slug_is_never_sent(service: Script, command: tuple[str, ...], name: str) -> None:
+    """A name that could reach another route is refused before a request is made, with the rule and exit code 6."""
+    extra = ["2"] if command[0] == "rollback" else []
+    result = run(service, *command, "--", name, *extra)
+    assert result.exit_code == ExitCode.INVALID
+    assert "invalid config name" in result.stderr
+    assert service.requests == []
+
+
+def test_show_prints_what_is_running(service: Script) -> None:
+    """Without ``--format`` the row is shown, one field per line, and no document is fetched."""
+    service.answer(ROW)
+    result = run(service, "show", "orders")
+    assert result.stdout.splitlines() == [
+        "NAME\torders",
+        "ENVIRONMENT\tprod",
+        "LABEL\tmain",
+        "VERSION\t3",
+        "STATE\trunning",
+        "CHANGED BY\t1",
+        "AT\t2026-01-02T03:04:05+00:00",
+        "REVISION\t17",
+    ]
+    assert service.request.path == "/api/v1/manage/configs/orders"
+    assert json.loads(run(service, "show", "orders", "--json").stdout) == ROW
+
+
+def test_show_with_a_format_prints_the_document_unchanged(service: Script) -> None:
+    """The document's bytes go to stdout as they come, of the version that was asked for."""
+    service.body = b'{"a":\xff}'
+    result = run(service, "show", "orders", "--format", "env", "--version", "2", "-e", "prod")
+    assert result.stdout_bytes == b'{"a":\xff}'
+    assert service.request.path == "/api/v1/service/configs/orders/formatted"
+    assert service.request.query == {"format": ["env"], "version": ["2"], "environment": ["prod"]}
+
+
+def test_list_and_history_print_tab_separated_lines_into_a_pipe(service: Script) -> None:
+    """Without a terminal there is a header line and one line per row, in columns separated by tabs."""
+    service.answer({"configs": [ROW, ROW | {"deleted": True}]})
+    assert run(service, "list").stdout.splitlines() == [
+        "NAME\tENVIRONMENT\tLABEL\tVERSION\tSTATE\tCHANGED BY\tAT",
+        "orders\tprod\tmain\t3\trunning\t1\t2026-01-02T03:04:05+00:00",
+        "orders\tprod\tmain\t3\tdeleted\t1\t2026-01-02T03:04:05+00:00",
+    ]
+    service.answer({"versions": [ROW | {"kind": "rolled_back", "source_version": 1}]})
+    assert run(service, "history", "orders").stdout.splitlines() == [
+        "VERSION\tKIND\tFROM\tCHANGED BY\tAT\tREVISION",
+        "3\trolled_back\t1\t1\t2026-01-02T03:04:05+00:00\t17",
+    ]
+    assert service.requests[-1].path == "/api/v1/manage/configs/orders/history"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("list",),
+        ("history", "orders"),
+        ("rollback", "orders", "1"),
+        ("delete", "orders", "--yes"),
+        ("publish", "orders", "-"),
+        ("token", "list"),
+        ("token", "create", "x"),
+        ("token", "revoke", "7"),
+    ],
+)
+def test_json_prints_the_answer_of_the_service(service: Script, args: tuple[str, ...]) -> None:
+    """With ``--json`` stdout holds the service's JSON and nothing else, for every command over HTTP."""
+    service.answer({"whatever": ["the", {"service": "says"}]})
+    result = run(service, *args, "--json", stdin=b"{}")
+    assert json.loads(result.stdout) == {"whatever": ["the", {"service": "says"}]}
+
+
+def test_rollback_names_the_version(service: Script) -> None:
+    """The version travels in the body, the condition in its header."""
+    service.answer(ROW | {"changed": True}, 201)
+    assert run(service, "rollback", "orders", "1", "--if-match", "2").exit_code == 0
+    sent = service.request
+    assert (sent.method, sent.path) == ("POST", "/api/v1/manage/configs/orders/rollback")
+    assert json.loads(sent.body) == {"version": 1}
+    assert sent.headers["If-Match"] == '"2"'
+
+
+def test_delete_with_yes_does_not_ask(service: Script) -> None:
+    """``--yes`` deletes at once; without it and without a terminal nothing is deleted (see wrong usage)."""
+    service.answer(ROW | {"deleted": True})
+    result = run(service, "delete", "orders", "--yes")
+    assert result.stdout == "orders (prod, main): deleted, as version 3\n"
+    assert service.request.method == "DELETE"
+
+
+@pytest.mark.parametrize(("reply", "code"), [("y\n", 0), ("n\n", ExitCode.UNEXPECTED)])
+def test_delete_asks_on_a_terminal(service: Script, monkeypatch: pytest.MonkeyPatch, reply: str, code: int) -> None:
+    """On a terminal the operator is asked, and a no deletes nothing."""
+    monkeypatch.setattr("config_service.cli.configs._is_interactive", lambda: True)
+    service.answer(ROW | {"deleted": True})
+    result = run(service, "delete", "orders", stdin=reply.encode())
+    assert result.exit_code == code
+    assert "Stop serving orders" in result.output
+    assert len(service.requests) == (1 if code == 0 else 0)
+
+
+def test_token_create_prints_secret_and_key_once(service: Script) -> None:
+    """The fields come one per line on stdout; the reminder goes to stderr."""
+    service.answer(MINTED, 201)
+    args = ("token", "create", "orders", "-e", "prod", "--scope", "orders@prod:read", "--scope", "b@*:write")
+    result = run(service, *args, "--expires-in", "2w")
+    assert "secret\tcst_fresh'secret\n" in result.stdout
+    assert f"key\t{'ab' * 32}\n" in result.stdout
+    assert "shown this once" in result.stderr
+    assert "cst_" not in result.stderr
+    sent = json.loads(service.request.body)
+    assert sent["expires_at"].endswith("+00:00")
+    assert sent | {"expires_at": ""} == {
+        "name": "orders",
+        "environment": "prod",
+        "scopes": ["orders@prod:read", "b@*:write"],
+        "expires_at": "",
+    }
+
+
+def test_token_create_leaves_defaults_to_the_service(service: Script) -> None:
+    """What is not given is not sent, so that the service's own defaults hold."""
+    service.answer(MINTED, 201)
+    run(service, "token", "create", "orders")
+    assert json.loads(service.request.body) == {"name": "orders"}
+
+
+def test_token_create_export_prints_three_lines_for_a_shell(service: Script) -> None:
+    """``--export`` prints what ``ConfigClient.from_env()`` reads, quoted for a shell."""
+    service.answer(MINTED, 201)
+    assert run(service, "token", "create", "orders", "--export").stdout.splitlines() == [
+        f"export CONFIG_SERVICE_HOST={service.url}",
+        """export CONFIG_SERVICE_TOKEN='cst_fresh'"'"'secret'""",
+        f"export CONFIG_SERVICE_KEY={'ab' * 32}",
+    ]
+
+
+def test_token_list_tells_the_state(service: Script) -> None:
+    """A token is active, expired or revoked; revoked wins."""
+    past, future = "2001-01-01T00:00:00+00:00", "2999-01-01T00:00:00Z"
+    rows = [
+        MINTED,
+        MINTED | {"expires_at": future},
+        MINTED | {"expires_at": past},
+        MINTED | {"expires_at": past, "revoked_at": past},
+        MINTED | {"expires_at": "never"},
+    ]
+    service.answer({"tokens": rows})
+    lines = [line.split("\t") for line in run(service, "token", "list").stdout.splitlines()]
+    assert lines[0] == ["ID", "NAME", "ENVIRONMENT", "SCOPES", "STATE", "CREATED", "EXPIRES"]
+    assert [line[4] for line in lines[1:]] == ["active", "active", "expired", "revoked", "active"]
+
+
+def test_token_revoke_names_the_id(service: Script) -> None:
+    """Revoking is a DELETE of the token's id."""
+    assert run(service, "token", "revoke", "7").stdout == "token 7: revoked\n"
+    assert (service.request.method, service.request.path) == ("DELETE", "/api/v1/manage/tokens/7")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, ExitCode.INVALID),
+        (401, ExitCode.DENIED),
+        (403, ExitCode.DENIED),
+        (404, ExitCode.NOT_FOUND),
+        (405, ExitCode.INVALID),
+        (409, ExitCode.CONFLICT),
+        (412, ExitCode.CONFLICT),
+        (413, ExitCode.INVALID),
+        (422, ExitCode.INVALID),
+        (429, ExitCode.UNAVAILABLE),
+        (500, ExitCode.UNAVAILABLE),
+        (503, ExitCode.UNAVAILABLE),
+        (507, ExitCode.UNAVAILABLE),
+    ],
+)
+def test_a_refusal_is_the_services_sentence_and_an_exit_code_by_kind(
+    service: Script, status: int, code: ExitCode
+) -> None:
+    """The service's message goes to stderr as it is, stdout stays empty, the code tells the kind."""
+    service.refuse(status, "orders: version 4 is running, not 3")
+    result = run(service, "publish", "orders", "-", stdin=b"{}")
+    assert result.exit_code == code
+    assert result.stderr == "error: orders: version 4 is running, not 3\n"
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b"<html>not here</html>"),
+        (404, b'{"detail": "Not Found"}'),
+        (403, b'{"error": "go away"}'),
+        (302, b""),
+        (200, b"<html>hello</html>"),
+        (200, b"[]"),
+        (200, b"[" * 100_000),
+    ],
+)
+def test_an_answer_of_a_stranger_is_told_as_such(service: Script, status: int, body: bytes) -> None:
+    """What no config service answers means a wrong address: code 7 (a stranger's 404 is not a missing config)."""
+    service.status, service.body = status, body
+    service.headers["Location"] = "http://elsewhere.invalid/"
+    result = run(service, "list")
+    assert result.exit_code == ExitCode.UNAVAILABLE
+    assert "CONFIG_SERVER_URL" in result.stderr
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize("answer", [{}, {"configs": {}}, {"configs": [1]}])
+def test_an_answer_without_its_list_is_refused(service: Script, answer: object) -> None:
+    """An object of another shape is not taken for an empty list."""
+    service.answer(answer)
+    assert run(service, "list").exit_code == ExitCode.UNAVAILABLE
+
+
+def test_a_field_that_is_not_sent_is_a_dash(service: Script) -> None:
+    """A service of another age may leave fields out; showing the others goes on."""
+    service.answer({"configs": [{"name": "orders"}]})
+    assert run(service, "list").stdout.splitlines()[1] == "orders\t-\t-\t-\trunning\t-\t-"
+
+
+def test_an_unreachable_service_ends_with_7() -> None:
+    """Nobody listening is told in one sentence with the address."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        result = run(Script(url=f"http://127.0.0.1:{unused.getsockname()[1]}"), "list")
+    assert result.exit_code == ExitCode.UNAVAILABLE
+    assert "no answer from http://127.0.0.1:" in result.stderr
+    assert "is the service running?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [" ", "localhost:8080", "ftp://host", "http://", "http://u:hunter2@host", "http://h/?hunter2=1", "http://h:hunter2"],
+)
+def test_an_address_that_is_none_is_refused_without_repeating_it(url: str) -> None:
+    """A wrong address is wrong usage; it is not repeated, because it may hold a password."""
+    result = run(Script(url=url), "list")
+    assert result.exit_code == ExitCode.USAGE
+    assert "CONFIG_SERVER_URL" in result.stderr
+    assert "hunter2" not in result.stderr
+
+
+@pytest.mark.parametrize("token", ["", "  ", "can ary", "can\nary", "can\x00ary", "canäry", "can\u202eary"])
+def test_a_token_that_cannot_be_one_is_refused_without_repeating_it(service: Script, token: str) -> None:
+    """A missing or mangled token is told by the name of its variable, and nothing is sent."""
+    result = run(service, "list", "--token", token)
+    assert result.exit_code == ExitCode.USAGE
+    assert "CONFIG_SERVER_TOKEN" in result.stderr
+    assert "ary" not in result.stderr
+    assert service.requests == []
+
+
+def test_space_around_a_token_is_dropped(service: Script) -> None:
+    """A line break that came along with a copied token does no harm."""
+    run(service, "token", "revoke", "1", "--token", f" {TOKEN}\n")
+    assert service.request.headers["X-Service-Token"] == TOKEN
+
+
+def test_a_failed_call_has_no_request_in_its_context() -> None:
+    """The exception of the HTTP library carries the token in its request; ours does not carry that exception."""
+    with ManageApi("http://127.0.0.1:1", TOKEN) as api, pytest.raises(CommandError) as caught:
+        api.call("GET", "/api/v1/manage/configs")
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
+
+
+def test_a_message_cannot_drive_the_terminal(service: Script) -> None:
+    """Control characters in a message are spelled out, and rich markup in it stays text."""
+    service.refuse(400, "a\x1b[2Jb\r\n[red]c[/red]\u202e")
+    assert run(service, "list").stderr == "error: a\\x1b[2Jb\\r\\n[red]c[/red]\\u202e\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "trusts"),
+    [
+        ("http://127.0.0.1:1", False),
+        ("http://[::1]:1", False),
+        ("http://localhost:1", False),
+        ("https://config.example.org", True),
+    ],
+)
+def test_a_request_to_this_machine_never_goes_through_a_proxy(url: str, trusts: bool) -> None:
+    """Proxy variables are honoured for other machines only: a proxy would see the token of a local service."""
+    with ManageApi(url, TOKEN) as api:
+        assert api._http.trust_env is trusts
