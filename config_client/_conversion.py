@@ -1,7 +1,7 @@
 """Types compiled to functions that check a parsed JSON value and build an instance from it.
 
 Knows what JSON can hold and which Python types it can fill; knows neither bytes nor the errors that users see.
-A type is compiled once, so that decoding walks plain closures and never inspects an annotation.
+A type is compiled once, so that decoding calls plain functions and never inspects an annotation.
 
 The rules are strict, because a configuration that is silently bent is worse than one that is refused: text is no
 number, ``true`` is no integer, ``1.0`` is no integer. Two things bend: an integer fills a float, and fields that the
@@ -17,6 +17,7 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
+from ._containers import Field, Later, Record, array, fixed_array, mapping, union
 from ._hints import (
     Parameter,
     Scope,
@@ -31,7 +32,6 @@ from ._hints import (
     peel,
     typed_dict_parameters,
 )
-from ._misfit import MisfitError, Problem
 from ._models import is_model, validator
 from ._scalars import SCALARS, Converter, anything, enumeration, literal
 
@@ -58,21 +58,11 @@ def compile_type(hint: object) -> Converter:
     return _Compiler().compile(hint, Scope(name_of(hint)))
 
 
-class _Later:
-    """Stands in for a converter that is still being compiled, which is how a type may contain itself."""
-
-    __slots__ = ("convert",)
-    convert: Converter
-
-    def __call__(self, value: object) -> object:
-        return self.convert(value)
-
-
 class _Compiler:
     """One compilation, which remembers the named types it has begun."""
 
     def __init__(self) -> None:
-        self._begun: dict[object, _Later] = {}
+        self._begun: dict[object, Later] = {}
 
     def compile(self, hint: object, scope: Scope) -> Converter:
         kind = peel(hint, scope)
@@ -106,7 +96,7 @@ class _Compiler:
     def _once(self, kind: object, build: Callable[[], Converter]) -> Converter:
         later = self._begun.get(kind)
         if later is None:
-            later = self._begun[kind] = _Later()
+            later = self._begun[kind] = Later()
             later.convert = build()
             return later.convert
         return later
@@ -115,18 +105,18 @@ class _Compiler:
         kinds = [peel(member, scope) for member in members]
         # Null first, as it is cheap to tell; float last, so that an integer stays one where both are offered.
         ordered = sorted(kinds, key=lambda each: (each is not None and each is not NoneType, each is float))
-        return _first_fit(name_of(kind), [self.compile(each, scope) for each in ordered])
+        return union(name_of(kind), [self.compile(each, scope) for each in ordered])
 
     def _array(self, kind: object, arguments: tuple[object, ...], scope: Scope) -> Converter:
         origin = get_origin(kind) or kind
         build = _ARRAYS[origin]
         if origin is tuple and arguments and arguments[-1] is not Ellipsis:
-            return _fixed_array(name_of(kind), [self.compile(argument, scope) for argument in arguments])
-        return _array(name_of(kind), self.compile(arguments[0], scope) if arguments else anything, build)
+            return fixed_array(name_of(kind), [self.compile(argument, scope) for argument in arguments])
+        return array(name_of(kind), self.compile(arguments[0], scope) if arguments else anything, build)
 
     def _mapping(self, kind: object, arguments: tuple[object, ...], scope: Scope) -> Converter:
         key, value = arguments or (str, Any)
-        return _mapping(name_of(kind), self._key(key, scope), self.compile(value, scope))
+        return mapping(name_of(kind), self._key(key, scope), self.compile(value, scope))
 
     def _key(self, hint: object, scope: Scope) -> Converter:
         kind = peel(hint, scope)
@@ -139,113 +129,11 @@ class _Compiler:
     def _record(self, kind: object, parameters: Iterator[Parameter], build: Callable[..., object]) -> Converter:
         fields = []
         for parameter in parameters:
-            expected = f"missing, expected {name_of(parameter.hint)}" if parameter.required else ""
-            fields.append((parameter.name, self.compile(parameter.hint, parameter.scope), expected))
-        return _record(name_of(kind), fields, build)
-
-
-def _record(name: str, fields: list[tuple[str, Converter, str]], build: Callable[..., object]) -> Converter:
-    """Return the converter of a class with known fields: name, converter, and what to say when it is missing."""
-
-    def convert(value: object) -> object:
-        if not isinstance(value, dict):
-            raise MisfitError.expected(f"{name} (an object)", value)
-        arguments: dict[str, object] = {}
-        problems: list[Problem] = []
-        for field, convert_field, missing in fields:
-            if field in value:
-                try:
-                    arguments[field] = convert_field(value[field])
-                except MisfitError as misfit:
-                    problems += misfit.under(field)
-            elif missing:
-                problems.append(Problem((field,), missing))
-        if problems:
-            raise MisfitError(problems)
-        try:
-            return build(**arguments)
-        except Exception as error:  # __post_init__ may raise anything, and its text may hold anything
-            fault = type(error).__name__
-        raise MisfitError.at_root(f"{name} refused its values with {fault}")
-
-    return convert
-
-
-def _array(name: str, item: Converter, build: Callable[[list[object]], object]) -> Converter:
-    def convert(value: object) -> object:
-        if not isinstance(value, list):
-            raise MisfitError.expected(name, value)
-        items: list[object] = []
-        problems: list[Problem] = []
-        for index, entry in enumerate(value):
-            try:
-                items.append(item(entry))
-            except MisfitError as misfit:
-                problems += misfit.under(index)
-        if problems:
-            raise MisfitError(problems)
-        try:
-            return build(items)
-        except TypeError:
-            pass
-        raise MisfitError.at_root(f"expected {name}, got items that cannot be members of a set")
-
-    return convert
-
-
-def _fixed_array(name: str, items: list[Converter]) -> Converter:
-    def convert(value: object) -> object:
-        if not isinstance(value, list):
-            raise MisfitError.expected(name, value)
-        if len(value) != len(items):
-            raise MisfitError.at_root(f"expected {name}, got {len(value)} items")
-        converted: list[object] = []
-        problems: list[Problem] = []
-        for index, (item, entry) in enumerate(zip(items, value, strict=True)):
-            try:
-                converted.append(item(entry))
-            except MisfitError as misfit:
-                problems += misfit.under(index)
-        if problems:
-            raise MisfitError(problems)
-        return tuple(converted)
-
-    return convert
-
-
-def _mapping(name: str, convert_key: Converter, convert_value: Converter) -> Converter:
-    def convert(value: object) -> object:
-        if not isinstance(value, dict):
-            raise MisfitError.expected(f"{name} (an object)", value)
-        converted: dict[object, object] = {}
-        problems: list[Problem] = []
-        for key, entry in value.items():
-            try:
-                converted[convert_key(key)] = convert_value(entry)
-            except MisfitError as misfit:
-                problems += misfit.under(key)
-        if problems:
-            raise MisfitError(problems)
-        return converted
-
-    return convert
-
-
-def _first_fit(name: str, members: list[Converter]) -> Converter:
-    """Return the converter of a union: the first member, in the order written, that takes the value."""
-
-    def convert(value: object) -> object:
-        inside: list[MisfitError] = []
-        for member in members:
-            try:
-                return member(value)
-            except MisfitError as misfit:
-                if any(problem.path for problem in misfit.problems):
-                    inside.append(misfit)
-        # A member that took the value's outer form is the one that was meant: tell what is wrong inside it.
-        raise inside[0] if len(inside) == 1 else MisfitError.expected(name, value)
-
-    return convert
+            hint = peel(parameter.hint, parameter.scope)
+            missing = f"missing, expected {name_of(hint)}" if parameter.required else ""
+            converter = self.compile(hint, parameter.scope)
+            fields.append(Field(parameter.name, converter, missing, is_tag=get_origin(hint) is Literal))
+        return Record(name_of(kind), fields, build)
 
 
 def _model(kind: object) -> Converter:

@@ -1,6 +1,7 @@
 """What does not fit: places in a document, and what was expected there.
 
-Knows paths and names of types. Never given a value of a document, so nothing built from it can repeat one.
+Knows paths, names of types and kinds of JSON values. Keeps no value of a document, so nothing built from it can
+repeat one.
 """
 
 from __future__ import annotations
@@ -40,8 +41,11 @@ class MisfitError(Exception):
     """A value does not fit its type. Stays inside the SDK: ``decode`` turns it into an UnmarshalError."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__(describe(problems))
+        super().__init__()
         self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return describe(self.problems)
 
     @classmethod
     def at_root(cls, text: str) -> MisfitError:
@@ -60,6 +64,6 @@ class MisfitError(Exception):
 
 def describe(problems: Sequence[Problem]) -> str:
     """Return the problems as one line, the first ten in full and the rest as a count."""
-    shown = "; ".join(str(problem) for problem in problems[:MAX_PROBLEMS_SHOWN])
-    hidden = len(problems) - MAX_PROBLEMS_SHOWN
-    return f"{shown}; and {hidden} more" if hidden > 0 else shown
+    told = "; ".join(str(problem) for problem in problems[:MAX_PROBLEMS_SHOWN])
+    more = len(problems) - MAX_PROBLEMS_SHOWN
+    return f"{told}; and {more} more" if more > 0 else told

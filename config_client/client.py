@@ -41,16 +41,21 @@ class ConfigClient:
         )
 
     @classmethod
-    def from_env(cls) -> ConfigClient:
+    def from_env(
+        cls,
+        *,
+        on_error: Callable[[Exception], object] | None = None,
+        on_change: Callable[[str], object] | None = None,
+    ) -> ConfigClient:
         """Return a client for ``CONFIG_SERVICE_HOST``, ``CONFIG_SERVICE_TOKEN`` and ``CONFIG_SERVICE_KEY``.
 
-        Raises ConfigClientError, which names what is missing.
+        The callbacks are those of ``Options``. Raises ConfigClientError, which names what is missing.
         """
         missing = [name for name in _ENVIRONMENT if not os.environ.get(name)]
         if missing:
             raise ConfigClientError(f"set {' and '.join(missing)} in the environment")
         host, token, key = (os.environ[name] for name in _ENVIRONMENT)
-        return cls(Options(host=host, service_token=token, encryption_key=key))
+        return cls(Options(host, token, key, on_error=on_error, on_change=on_change))
 
     def __repr__(self) -> str:
         return f"ConfigClient({self._options.host!r})"

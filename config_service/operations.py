@@ -304,6 +304,4 @@ def _describe(name: str, documents: Iterable[Document], default_environment: str
     running = [document for document in by_time if not document.deleted]
     home = ConfigKey(name, default_environment)
     shown = next((document for document in running if document.key == home), (running or by_time)[-1])
-    return ConfigInfo(
-        name=name, is_valid=bool(running), valid_from=shown.timestamp, updated_at=by_time[-1].timestamp
-    )
+    return ConfigInfo(name=name, is_valid=bool(running), valid_from=shown.timestamp, updated_at=by_time[-1].timestamp)

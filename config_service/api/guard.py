@@ -6,7 +6,6 @@ program on the way (a proxy, a cache, a framework) could decode it to another pa
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import traceback
@@ -23,7 +22,8 @@ MAX_TARGET_BYTES: Final = 8 * 1024
 MAX_HEADER_BYTES: Final = 32 * 1024
 """Bytes that the headers of a request may take."""
 
-_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_FORBIDDEN_ESCAPE: Final = re.compile(rb"%(?:2[Ff]|5[Cc]|[01][0-9A-Fa-f]|7[Ff]|25|(?![0-9A-Fa-f]{2}))")
+"""Slash, backslash, control characters, a percent sign (it would be decoded once more), or an incomplete escape."""
 _ORDINARY: Final = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+\Z")
 _SECRETS: Final = re.compile(SECRET_PREFIX + r"[A-Za-z0-9_-]+|[0-9A-Fa-f]{64}")
 _access = logging.getLogger("config_service.access")
@@ -79,7 +79,7 @@ def check_request(scope: Scope) -> None:
         raise InvalidRequestError(f"the headers are over the limit of {MAX_HEADER_BYTES} bytes")
     if not _ORDINARY.match(raw) and not _is_unambiguous(raw):
         raise InvalidRequestError(
-            "invalid path: no encoded slashes, backslashes or control characters, no empty or dot segments, "
+            "invalid path: no encoded slash or percent sign, no backslash or control character, no empty or dot segment, "
             "and only complete percent escapes"
         )
 
@@ -92,21 +92,10 @@ def describe_failure(error: BaseException) -> str:
 
 
 def _is_unambiguous(raw: bytes) -> bool:
-    decoded = unquote_to_bytes(raw)
-    if any(byte < 0x20 or byte == 0x7F for byte in decoded) or b"\\" in decoded:
+    if any(byte <= 0x20 or byte >= 0x7F for byte in raw) or b"\\" in raw or _FORBIDDEN_ESCAPE.search(raw):
         return False
-    if any(byte <= 0x20 or byte >= 0x7F for byte in raw) or _ESCAPE.search(raw) or b"%2f" in raw.lower():
-        return False
-    # What is decoded once more than here must not become a path either.
-    if unquote_to_bytes(decoded) != decoded and not _is_unambiguous_twice(decoded):
-        return False
-    segments = decoded.split(b"/")
+    segments = unquote_to_bytes(raw).split(b"/")
     return segments[0] == b"" and b"" not in segments[1:-1] and not {b".", b".."} & set(segments)
-
-
-def _is_unambiguous_twice(decoded: bytes) -> bool:
-    twice = unquote_to_bytes(decoded)
-    return decoded.count(b"/") == twice.count(b"/") and b"\\" not in twice and b"\0" not in twice
 
 
 def _loggable(scope: Scope) -> str:

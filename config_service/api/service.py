@@ -26,7 +26,7 @@ from config_client.protocol import (
 from config_client.types import Format
 
 from ..delivery.sealed import PLAIN_KEY_ID, SEALED_ENCODING
-from ..delivery.subscription import Replay
+from ..delivery.subscription import End, Replay
 from ..domain.documents import Document
 from ..domain.errors import InvalidRequestError
 from ..domain.keys import ConfigKey
@@ -121,7 +121,10 @@ class ServiceApi:
         headers = list(self._stream_headers)
         if subscription.replay is not Replay.NOT_ASKED:
             headers.append((REPLAY_HEADER.lower().encode(), subscription.replay.value.encode()))
-        await EventStream(subscription, scope, receive, send).run(headers)
+        if scope["method"] == "HEAD":
+            subscription.end(End.READER_GONE)
+            return await send_answer(Answer(200, headers), send, head=True)
+        return await EventStream(subscription, scope, receive, send).run(headers)
 
     def _position(self, document: Document) -> Position:
         return Position(self._operations.position.epoch, document.revision)

@@ -29,4 +29,6 @@ def change_frame(entry: LogEntry, key: ConfigKey, version: int, epoch: str) -> b
         revision=entry.revision,
         deleted=entry.kind is ChangeKind.DELETED,
     )
-    return f"id: {Position(epoch, entry.revision)}\nevent: {CHANGED_EVENT}\ndata: {dump_change_event(event)}\n\n".encode()
+    return (
+        f"id: {Position(epoch, entry.revision)}\nevent: {CHANGED_EVENT}\ndata: {dump_change_event(event)}\n\n".encode()
+    )

@@ -62,7 +62,17 @@ class Interest:
 class Subscription:
     """Frames on their way to one reader. Made by ``Hub.subscribe``; used on one event loop."""
 
-    __slots__ = ("__weakref__", "_backlog", "_ended", "_limit", "_listeners", "_queue", "_waiting", "interest", "replay")
+    __slots__ = (
+        "__weakref__",
+        "_backlog",
+        "_ended",
+        "_limit",
+        "_listeners",
+        "_queue",
+        "_waiting",
+        "interest",
+        "replay",
+    )
 
     def __init__(self, interest: Interest, replay: Replay, backlog: Iterable[bytes], limit: int) -> None:
         self.interest = interest

@@ -1,0 +1,200 @@
+"""The JSON of the management API: what its requests and answers hold. Knows pydantic. Knows nothing of HTTP."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from config_client.protocol import DEFAULT_ENVIRONMENT, format_timestamp
+
+from ..domain.documents import Document
+from ..domain.errors import InvalidRequestError
+from ..domain.records import ChangeKind, Version
+from ..domain.scopes import SERVICE_SCOPES
+from ..security.tokens import MintedToken, Token
+
+_TIME = "2026-01-31T12:00:00.000000+00:00"
+_SCOPES = ["*@*:read,export"]
+
+
+class ConfigRow(BaseModel):
+    """The newest version of a config."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(examples=["orders"])
+    environment: str = Field(examples=["default"])
+    label: str = Field(examples=["main"])
+    version: int = Field(description="Counts 1, 2, 3 … per name, environment and label.", examples=[3])
+    revision: int = Field(description="Grows with every change of the store.", examples=[17])
+    deleted: bool = Field(description="This version is a tombstone: nothing is served.", examples=[False])
+    changed_by: int = Field(description="Id of the token that made this version; 0 is the service.", examples=[1])
+    timestamp: str = Field(description="RFC 3339.", examples=[_TIME])
+
+
+class ChangedRow(ConfigRow):
+    """What a publish or rollback led to."""
+
+    changed: bool = Field(description="False when these very bytes were running already.", examples=[True])
+
+
+class VersionRow(ConfigRow):
+    """One version in the history of a config."""
+
+    kind: ChangeKind = Field(description="How this version came to be.", examples=["published"])
+    source_version: int | None = Field(description="The version that a rollback published again.", examples=[None])
+
+
+class ConfigList(BaseModel):
+    """Every config that the token may read or write."""
+
+    configs: list[ConfigRow]
+
+
+class VersionList(BaseModel):
+    """Every version of a config, newest first."""
+
+    versions: list[VersionRow]
+
+
+class TokenRow(BaseModel):
+    """A token, without its secret and its keys."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: int = Field(examples=[2])
+    name: str = Field(examples=["orders in production"])
+    environment: str = Field(description="What its requests mean when they name none.", examples=["default"])
+    scopes: list[str] = Field(examples=[_SCOPES])
+    key_ids: list[str] = Field(description="Which keys it holds; not a secret.", examples=[["0f1e2d3c4b5a6978"]])
+    created_by: int = Field(examples=[1])
+    created_at: str = Field(examples=[_TIME])
+    expires_at: str | None = Field(examples=[None])
+    revoked_at: str | None = Field(examples=[None])
+
+
+class NewTokenRow(TokenRow):
+    """A token at its creation, the only time at which its secret and its key are shown."""
+
+    secret: str = Field(description="For the header X-Service-Token.", examples=["cst_…"])
+    key: str = Field(description="64 hex characters: opens what this token fetches.", examples=["…"])
+    key_id: str = Field(examples=["0f1e2d3c4b5a6978"])
+
+
+class TokenList(BaseModel):
+    """Every token, by id."""
+
+    tokens: list[TokenRow]
+
+
+class Request(BaseModel):
+    """Base of the bodies that come in. Unknown fields are refused: a misspelt limit must not mean no limit."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class RollbackRequest(Request):
+    """Which version to publish again."""
+
+    version: int = Field(ge=1, lt=10**18, examples=[2])
+
+
+class TokenRequest(Request):
+    """Which token to create."""
+
+    name: str = Field(min_length=1, max_length=128, examples=["orders in production"])
+    environment: str = Field(default=DEFAULT_ENVIRONMENT, examples=["default"])
+    scopes: list[str] = Field(default=[str(scope) for scope in SERVICE_SCOPES], max_length=64, examples=[_SCOPES])
+    expires_at: AwareDatetime | None = Field(default=None, examples=[_TIME])
+
+
+class ErrorDetail(BaseModel):
+    """Why a request was refused."""
+
+    code: str = Field(examples=["not_found"])
+    message: str
+    path: str | None = Field(default=None, description="JSON Pointer to the offending part of a document.")
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that refuses."""
+
+    error: ErrorDetail
+
+
+R = TypeVar("R", bound=Request)
+
+
+def parse_request(model: type[R], body: bytes) -> R:
+    """Return ``body`` as ``model``. Raises InvalidRequestError, which names the fields at fault and no value."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        details = error.errors(include_input=False, include_context=False, include_url=False)
+        faults = sorted({str(detail["loc"][0]) if detail["loc"] else "" for detail in details})
+    # A field that is not ours may have any name, a secret in the wrong place included.
+    known = [fault for fault in faults if fault in model.model_fields]
+    wanted = ", ".join(model.model_fields)
+    what = f"invalid {', '.join(known)}" if known else f"expected a JSON object with the fields {wanted}"
+    raise InvalidRequestError(f"invalid body: {what}; the API's description (openapi.json) shows an example")
+
+
+def config_row(source: Document | Version) -> ConfigRow:
+    """Return the row of a version."""
+    return ConfigRow.model_validate(_fields(source))
+
+
+def changed_row(document: Document, *, changed: bool) -> ChangedRow:
+    """Return the row of what a change led to."""
+    return ChangedRow.model_validate(_fields(document) | {"changed": changed})
+
+
+def version_row(version: Version) -> VersionRow:
+    """Return the row of a version in its history."""
+    return VersionRow.model_validate(
+        _fields(version) | {"kind": version.kind, "source_version": version.source_version}
+    )
+
+
+def token_row(token: Token) -> TokenRow:
+    """Return the row of a token."""
+    return TokenRow.model_validate(_token_fields(token))
+
+
+def new_token_row(minted: MintedToken) -> NewTokenRow:
+    """Return the row of a new token, with its secret and key."""
+    secrets = {"secret": minted.secret, "key": minted.key.hex(), "key_id": minted.token.key_ids[0]}
+    return NewTokenRow.model_validate(_token_fields(minted.token) | secrets)
+
+
+def _fields(source: Document | Version) -> dict[str, object]:
+    return {
+        "name": source.key.name,
+        "environment": source.key.environment,
+        "label": source.key.label,
+        "version": source.version,
+        "revision": source.revision,
+        "deleted": source.deleted,
+        "changed_by": source.changed_by,
+        "timestamp": format_timestamp(source.timestamp),
+    }
+
+
+def _token_fields(token: Token) -> dict[str, object]:
+    return {
+        "id": token.id,
+        "name": token.name,
+        "environment": token.default_environment,
+        "scopes": [str(scope) for scope in token.scopes],
+        "key_ids": list(token.key_ids),
+        "created_by": token.created_by,
+        "created_at": format_timestamp(token.created_at),
+        "expires_at": _time_or_none(token.expires_at),
+        "revoked_at": _time_or_none(token.revoked_at),
+    }
+
+
+def _time_or_none(moment: datetime | None) -> str | None:
+    return None if moment is None else format_timestamp(moment)

@@ -1,0 +1,84 @@
+"""The FastAPI application that serves everything but the hot routes, with its errors in the service's own shape.
+
+The framework's own error answers repeat what came in; each is replaced here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+
+from ..domain.errors import InvalidRequestError, ServiceError
+from ..operations import Operations
+from . import health, manage
+from .answers import Answer
+from .errors import error_answer, internal_error, method_not_allowed, not_found, plain_error
+
+
+def build_web(operations: Operations, is_ready: Callable[[], bool]) -> FastAPI:
+    """Return the application with the management API and the health routes.
+
+    There is no page to try the API from: those pages load scripts from elsewhere. Its description is served without a
+    token, as it says nothing of any config.
+    """
+    web = FastAPI(
+        title="config-service",
+        summary="Versioned JSON documents, sealed for each reader.",
+        version="1",
+        openapi_url=manage.OPENAPI_PATH,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={
+            ServiceError: _refuse,
+            RequestValidationError: _refuse_parameters,
+            HTTPException: _refuse_routing,
+            Exception: _fail,
+        },
+    )
+    web.state.operations = operations
+    web.state.is_ready = is_ready
+    web.include_router(manage.router)
+    web.include_router(health.router)
+    return web
+
+
+def _respond(answer: Answer) -> Response:
+    response = Response(answer.body, status_code=answer.status)
+    response.raw_headers = answer.encoded_headers()
+    return response
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    return _respond(error_answer(error) if isinstance(error, ServiceError) else internal_error())
+
+
+async def _refuse_parameters(_request: Request, _error: Exception) -> Response:
+    return _respond(
+        error_answer(InvalidRequestError("invalid path or query; see the API's description (openapi.json)"))
+    )
+
+
+async def _refuse_routing(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == 404:
+        return _respond(not_found())
+    if status == 405:
+        return _respond(method_not_allowed(", ".join(sorted(_methods(request)))))
+    return _respond(plain_error(status, "invalid_request", "the request cannot be read"))
+
+
+async def _fail(_request: Request, _error: Exception) -> Response:
+    return _respond(internal_error())
+
+
+def _methods(request: Request) -> set[str]:
+    """Return every method that some route of this path has; the framework names those of one route only."""
+    web: FastAPI = request.app
+    routes = [route for route in web.routes if isinstance(route, Route)]
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in matching for method in route.methods or ()}

@@ -1,0 +1,156 @@
+"""The composition root: settings in, an ASGI application out. Knows every part by its concrete class, and does no work.
+
+``create_app`` is for any ASGI server; ``server.run`` is the one that the service is operated with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timezone
+
+from .api import health
+from .api.answers import Receive, Scope, Send, send_answer
+from .api.errors import error_answer
+from .api.guard import Guard, describe_failure
+from .api.service import PREFIX, ServiceApi
+from .api.web import build_web
+from .commits import Commits
+from .delivery.feed import Feed
+from .delivery.hub import Hub
+from .delivery.running import Running
+from .delivery.sealed import Payloads
+from .domain.errors import ServiceError, UnavailableError
+from .operations import Operations
+from .security.at_rest import Vault
+from .security.tokens import TokenRegistry
+from .settings import Settings
+from .store.protocol import ConfigStore
+
+_logger = logging.getLogger("config_service")
+
+
+def utc_now() -> datetime:
+    """Return the present moment, aware, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def create_app(
+    settings: Settings, store: ConfigStore | None = None, clock: Callable[[], datetime] = utc_now
+) -> Application:
+    """Return the service as an ASGI application; nothing is opened before it starts.
+
+    ``store`` replaces the store that ``settings.store_url`` names.
+    """
+    if store is None:
+        from .store.sql import SqlStore  # noqa: PLC0415 - a store of another kind needs no SQL installed
+
+        store = SqlStore(settings.store_url)
+    return Application(settings, store, clock)
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Operations]:
+    """Open the store of ``settings`` without serving it, for ``init`` and repairs. Raises what ``start`` raises."""
+    application = create_app(settings)
+    await application.start()
+    try:
+        yield application.operations
+    finally:
+        await application.stop()
+
+
+class Application:
+    """The whole service on one event loop. Its life: ``start``, requests, ``end_streams``, ``stop``."""
+
+    def __init__(self, settings: Settings, store: ConfigStore, clock: Callable[[], datetime]) -> None:
+        vault = Vault(settings.master_key_bytes())
+        running, registry = Running(), TokenRegistry()
+        self._store = store
+        self._vault = vault
+        self._hub = Hub(clock=clock, queue_frames=settings.queue_frames, heartbeat_interval=settings.heartbeat_interval)
+        self._feed = Feed(store=store, vault=vault, running=running, tokens=registry, hub=self._hub)
+        self._commits = Commits(store, self._feed)
+        self.operations = Operations(
+            store=store,
+            vault=vault,
+            running=running,
+            registry=registry,
+            payloads=Payloads(),
+            feed=self._feed,
+            commits=self._commits,
+            hub=self._hub,
+            clock=clock,
+            max_document_bytes=settings.max_document_bytes,
+        )
+        self._service = ServiceApi(self.operations, settings.heartbeat_interval)
+        self._web = build_web(self.operations, lambda: self.ready)
+        self._guard = Guard(self._dispatch)
+        self._heartbeats: asyncio.Task[None] | None = None
+        self.ready = False
+        """Whether configs are served now."""
+
+    async def start(self) -> None:
+        """Open the store, check the master key and load what is served.
+
+        Raises WrongMasterKeyError or another StoreError; then the store is closed again.
+        """
+        try:
+            await self._store.open()
+            self._vault.verify_check(await self._store.seal_check(self._vault.new_check()))
+            await self._feed.start()
+        except BaseException:
+            await self._store.close()
+            raise
+        self._heartbeats = asyncio.create_task(self._hub.beat_forever())
+        self.ready = True
+
+    def end_streams(self) -> None:
+        """End every stream at once and take no more; other requests are still answered."""
+        self.ready = False
+        self._hub.close()
+
+    async def stop(self) -> None:
+        """End what is left, see every commit through, and close the store."""
+        self.end_streams()
+        if self._heartbeats is not None:
+            self._heartbeats.cancel()
+        await self._commits.drain()
+        await self._store.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or live through a server's lifespan (ASGI 3)."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self._guard(scope, receive, send)
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raw: bytes = scope["raw_path"]
+        if self._heartbeats is None and scope["path"] not in health.PATHS:
+            await send_answer(error_answer(UnavailableError("the service is starting")), send)
+        elif raw.startswith(PREFIX) and raw[len(PREFIX) : len(PREFIX) + 1] in {b"", b"/"}:
+            await self._service(scope, receive, send)
+        else:
+            await self._web(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except ServiceError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        except Exception as error:  # noqa: BLE001 - a server would log its text, which may hold a secret
+            await send({"type": "lifespan.startup.failed", "message": describe_failure(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        try:
+            await self.stop()
+        except Exception as error:  # noqa: BLE001 - as above
+            await send({"type": "lifespan.shutdown.failed", "message": describe_failure(error)})
+            return
+        await send({"type": "lifespan.shutdown.complete"})

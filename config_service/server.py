@@ -1,0 +1,218 @@
+"""The service on a socket: uvicorn, taught to end streams when the signal arrives and to cut stuck readers.
+
+Knows uvicorn, sockets and signals. Knows nothing of configs.
+
+An open stream never ends by itself, so uvicorn's graceful shutdown would wait for it. Here SIGTERM and SIGINT end all
+streams at once, connections that still hang after two seconds are aborted, and the process ends by returning: both
+signals ask for a clean stop, and a clean stop is exit status 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .api.errors import plain_error
+from .api.guard import MAX_HEADER_BYTES, MAX_TARGET_BYTES
+from .api.streams import TRANSPORT_EXTENSION
+from .app import Application, create_app
+from .domain.errors import ServiceError
+from .operations import Operations
+from .settings import Settings
+
+_ABORT_AFTER: Final = 2.0
+"""Seconds after the signal at which connections that still hang are aborted."""
+_GIVE_UP_AFTER: Final = 3
+"""Seconds after which uvicorn cancels what is still at work."""
+_BACKLOG: Final = 2048
+_MAX_HEAD_BYTES: Final = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 16 * 1024
+"""Bytes of an unfinished request head at which reading stops. The guard's exact limits apply to finished ones."""
+
+
+class ListenError(ServiceError):
+    """The address cannot be listened on."""
+
+    code = "cannot_listen"
+
+
+class Connection(HttpToolsProtocol):
+    """One connection: hands its transport to the application, and bounds a head that does not end."""
+
+    def on_message_begin(self) -> None:
+        """Begin a request; its scope names the transport."""
+        super().on_message_begin()
+        self._head_bytes = 0
+        self._in_head = True
+        self.scope["extensions"] = {TRANSPORT_EXTENSION: self.transport}  # type: ignore[typeddict-item]
+
+    def on_headers_complete(self) -> None:
+        """End the head of a request."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse ``data``; refuse a head that goes on for too long, which the parser would keep in memory."""
+        super().data_received(data)
+        if getattr(self, "_in_head", False):
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("the path and headers are too long")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, in the shape of every other error, and close."""
+        answer = plain_error(400, "invalid_request", msg)
+        headers = [*self.server_state.default_headers, *answer.encoded_headers(), (b"connection", b"close")]
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + answer.body)
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn with the application's own start and end instead of the lifespan protocol, so that errors stay typed."""
+
+    def __init__(
+        self,
+        application: Application,
+        config: uvicorn.Config,
+        *,
+        prepare: Callable[[Operations], Awaitable[None]] | None = None,
+        announce: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(config)
+        self._application = application
+        self._prepare = prepare
+        self._announce = announce
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then listen. Raises ServiceError before anything is served."""
+        self._event_loop = asyncio.get_running_loop()
+        await self._application.start()
+        if self._prepare is not None:
+            await self._prepare(self._application.operations)
+        await super().startup(sockets)
+        if self._announce is not None:
+            self._announce()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; on a second signal, without waiting for anyone.
+
+        The signal is not raised again after the shutdown, as uvicorn would: the stop it asked for was clean.
+        """
+        self.force_exit = self.should_exit
+        self.stop()
+
+    def stop(self) -> None:
+        """Begin to stop. May be called from any thread, and from a signal handler."""
+        self.should_exit = True
+        if self._event_loop is not None and not self._event_loop.is_closed():
+            self._event_loop.call_soon_threadsafe(self._application.end_streams)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End all streams and requests, then the application."""
+        self._application.end_streams()
+        abort = asyncio.get_running_loop().call_later(_ABORT_AFTER, self._abort_connections)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            abort.cancel()
+            self._abort_connections()
+            await self._application.stop()
+
+    def _abort_connections(self) -> None:
+        for connection in tuple(self.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+
+
+def build_server(
+    settings: Settings,
+    application: Application,
+    *,
+    prepare: Callable[[Operations], Awaitable[None]] | None = None,
+    announce: Callable[[], None] | None = None,
+) -> Server:
+    """Return a server of ``application``; it listens on the sockets given to its ``run`` or ``serve``."""
+    config = uvicorn.Config(
+        application,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=_GIVE_UP_AFTER,
+    )
+    return Server(application, config, prepare=prepare, announce=announce)
+
+
+def run(
+    settings: Settings,
+    *,
+    prepare: Callable[[Operations], Awaitable[None]] | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then return: what is under way is finished, within 5 seconds.
+
+    ``prepare`` runs when the store is open and nothing is served yet. ``announce`` is given the URL, with the real
+    port, once connections are accepted.
+
+    Raises ListenError, or what ``Application.start`` raises: a StoreError, such as WrongMasterKeyError.
+    """
+    configure_logging(settings.log_level)
+    listener = listen(settings.host, settings.port)
+    with listener:
+        url = _url(listener)
+        server = build_server(
+            settings,
+            create_app(settings),
+            prepare=prepare,
+            announce=None if announce is None else lambda: announce(url),
+        )
+        server.run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to ``host`` and ``port`` (0: a free one). Raises ListenError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    else:
+        return listener
+    raise ListenError(
+        f"cannot listen on {host} port {port}: {reason}; set CONFIG_SERVER_HOST and CONFIG_SERVER_PORT to a free address"
+    )
+
+
+def configure_logging(level: str) -> None:
+    """Log to standard error from ``level`` on. Requests are logged as info, without queries and headers."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=level.upper())
+    # Its messages of every start and stop repeat what the service says itself.
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

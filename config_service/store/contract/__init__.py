@@ -1,0 +1,15 @@
+"""The laws of a ``ConfigStore`` as a pytest suite. Public by way of ``config_service.testing``."""
+
+from __future__ import annotations
+
+from .concurrency import ConcurrencyLaws
+from .lifecycle import LifecycleLaws
+from .suite import check_laws, new_token, new_version
+from .tokens import TokenLaws
+from .versions import VersionLaws
+
+__all__ = ["StoreContract", "check_laws", "new_token", "new_version"]
+
+
+class StoreContract(LifecycleLaws, VersionLaws, ConcurrencyLaws, TokenLaws):
+    """Inherit, name the class ``Test…``, say how to create a store and how to stall it; pytest does the rest."""

@@ -1,0 +1,145 @@
+"""What the parts of the contract stand on: a store to open, changes to make, and the laws that hold at any time.
+
+Knows the protocol and no implementation. A test is an async method wrapped by ``scenario``, which runs it on an event
+loop of its own; whatever a test does, ``opened`` checks at its end the laws that hold for every store at rest.
+"""
+
+# ruff: noqa: S101 - a test asserts
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Final, TypeVar
+
+from config_client.protocol import Position
+
+from ...domain.keys import ConfigKey
+from ...domain.records import ChangeKind, LogEntry, NewToken, NewVersion, StoredToken, Version
+from ...domain.scopes import SERVICE_SCOPES, Scope
+from ..protocol import ConfigStore
+
+_Suite = TypeVar("_Suite", bound="StoreSuite")
+
+NOON: Final = datetime(2026, 2, 3, 12, 0, 0, 123456, tzinfo=timezone.utc)
+ORDERS: Final = ConfigKey("orders")
+HUGE: Final = 2**80
+"""More than any database's integer; a caller may ask for it, and there is no such thing."""
+
+_PATIENCE: Final = 50.0
+"""Seconds after which a scenario counts as hanging."""
+
+
+def new_version(
+    key: ConfigKey = ORDERS,
+    base: int = 0,
+    document: bytes | None = b"sealed",
+    kind: ChangeKind = ChangeKind.PUBLISHED,
+    timestamp: datetime = NOON,
+    source_version: int | None = None,
+) -> NewVersion:
+    """Return a change to commit."""
+    return NewVersion(key, base, document, kind, 7, timestamp, source_version)
+
+
+def new_token(
+    name: str = "orders-service",
+    keys: tuple[bytes, ...] = (b"sealed key",),
+    scopes: tuple[Scope, ...] = SERVICE_SCOPES,
+    expires_at: datetime | None = None,
+) -> NewToken:
+    """Return a token to commit."""
+    return NewToken(name, name.encode().ljust(32, b".")[:32], keys, "default", scopes, 7, NOON, expires_at)
+
+
+async def check_laws(store: ConfigStore) -> None:
+    """Assert what holds for every store at rest: log, versions, tokens and position tell the same story."""
+    log = await store.log(0, 1_000_000)
+    assert [entry.revision for entry in log] == list(range(1, len(log) + 1))
+    assert (await store.position()).revision == len(log)
+
+    newest: dict[ConfigKey, Version] = {}
+    for key in dict.fromkeys(entry.key for entry in log if entry.key):
+        versions = await store.versions(key)
+        assert [version.version for version in versions] == list(range(1, len(versions) + 1))
+        assert [told(version) for version in versions] == [entry for entry in log if entry.key == key]
+        newest[key] = versions[-1]
+    found = [version async for version in store.newest_versions()]
+    assert len(found) == len(newest)
+    assert {version.key: version for version in found} == newest
+
+    tokens = await store.tokens()
+    created = [entry.token_id for entry in log if entry.kind is ChangeKind.TOKEN_CREATED]
+    revoked = [entry.token_id for entry in log if entry.kind is ChangeKind.TOKEN_REVOKED]
+    assert [token.id for token in tokens] == created == list(range(1, len(created) + 1))
+    assert {token.id for token in tokens if token.revoked_at} == set(revoked)
+    assert len(set(revoked)) == len(revoked)
+
+
+def told(version: Version) -> LogEntry:
+    """Return the log entry that tells ``version``."""
+    return LogEntry(
+        version.revision, version.kind, version.changed_by, version.timestamp, key=version.key, version=version.version
+    )
+
+
+@dataclass(frozen=True)
+class Everything:
+    """All that a store tells, to be compared."""
+
+    position: Position
+    log: list[LogEntry]
+    versions: list[list[Version]]
+    tokens: list[StoredToken]
+    check: bytes
+
+
+async def everything(store: ConfigStore) -> Everything:
+    """Return all that ``store`` tells."""
+    return Everything(
+        await store.position(),
+        await store.log(0, 1_000_000),
+        [await store.versions(version.key) async for version in store.newest_versions()],
+        await store.tokens(),
+        await store.seal_check(b"check"),
+    )
+
+
+def scenario(run: Callable[[_Suite, Path], Coroutine[object, object, None]]) -> Callable[[_Suite, Path], None]:
+    """Return an async test as one that pytest can run. (``functools.wraps`` would show pytest the wrong arguments.)"""
+
+    def test(self: _Suite, tmp_path: Path) -> None:
+        asyncio.run(asyncio.wait_for(run(self, tmp_path), _PATIENCE))
+
+    test.__name__, test.__qualname__, test.__doc__ = run.__name__, run.__qualname__, run.__doc__
+    return test
+
+
+class StoreSuite:
+    """How the tests get at a store."""
+
+    def create_store(self, directory: Path) -> ConfigStore:
+        """Return a store, not yet open. The same empty directory always leads to the same data."""
+        raise NotImplementedError
+
+    def stalled(self, store: ConfigStore) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
+        """Hold the next commit just before it becomes durable, until the block ends; let later ones pass.
+
+        The block is given a function that waits until the commit is held.
+        """
+        raise NotImplementedError
+
+    @asynccontextmanager
+    async def opened(self, directory: Path) -> AsyncIterator[ConfigStore]:
+        """Open the store of ``directory`` for a block, at whose end the laws are checked."""
+        store = self.create_store(directory)
+        await store.open()
+        try:
+            yield store
+            await check_laws(store)
+        finally:
+            await store.close()

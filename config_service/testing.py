@@ -1,0 +1,21 @@
+"""For the tests of whoever extends the service: the suites that every implementation of one of its protocols passes.
+
+    from config_service.testing import StoreContract
+
+    class TestMyStore(StoreContract):
+        def create_store(self, directory): return MyStore(directory)
+        def stalled(self, store): ...
+
+Needs pytest beside the ``server`` extra.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+# Before the import: so a broken law shows the values it was broken by.
+pytest.register_assert_rewrite("config_service.store.contract")
+
+from .store.contract import StoreContract, check_laws, new_token, new_version  # noqa: E402
+
+__all__ = ["StoreContract", "check_laws", "new_token", "new_version"]

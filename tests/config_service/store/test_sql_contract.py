@@ -1,0 +1,203 @@
+"""The SQL store on SQLite keeps every law of a store of record, and the suite that says so would notice a breach."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, event
+
+from config_service.domain.keys import ConfigKey
+from config_service.domain.records import LogEntry, NewToken, NewVersion, StoredToken, Version
+from config_service.store.protocol import ConfigStore, VersionConflictError
+from config_service.store.sql import SqlStore
+from config_service.testing import StoreContract
+
+
+class Turnstile:
+    """Stops the first commit of an engine that comes by, until opened; the others pass."""
+
+    def __init__(self) -> None:
+        self._free = threading.Semaphore(1)
+        self._reached = threading.Event()
+        self._opened = threading.Event()
+
+    def pass_by(self, _connection: Connection) -> None:
+        if self._free.acquire(blocking=False):
+            self._reached.set()
+            assert self._opened.wait(30)
+
+    async def reached(self) -> None:
+        assert await asyncio.to_thread(self._reached.wait, 30)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+class SqliteContract(StoreContract):
+    """The contract on SQLite; the tests below run it as it is and with a law broken."""
+
+    store_type: type[SqlStore] = SqlStore
+
+    def create_store(self, directory: Path) -> ConfigStore:
+        """Return a store in a file of ``directory``."""
+        return self.store_type(f"sqlite:///{directory}/store.db")
+
+    @pytest.fixture(autouse=True)
+    def _listeners_removed(self) -> Iterator[None]:
+        self._listeners: list[Callable[[Connection], None]] = []
+        yield
+        for listener in self._listeners:
+            event.remove(Engine, "commit", listener)
+
+    @asynccontextmanager
+    async def stalled(self, store: ConfigStore) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Stop the store's thread that writes where SQLAlchemy is about to commit."""
+        turnstile = Turnstile()
+        self._listeners.append(turnstile.pass_by)
+        event.listen(Engine, "commit", turnstile.pass_by)
+        try:
+            yield turnstile.reached
+        finally:
+            turnstile.open()
+
+
+class TestSqlite(SqliteContract):
+    """Every law, on SQLite."""
+
+
+class LosesCommits(SqlStore):
+    """Acknowledges every commit, and keeps the first one only."""
+
+    async def commit_version(self, change: NewVersion) -> Version:
+        if change.base:
+            return Version(change.key, change.version, change.version, change.kind, 7, change.timestamp, b"")
+        return await super().commit_version(change)
+
+
+class IgnoresTheBase(SqlStore):
+    """Lets the last writer win."""
+
+    async def commit_version(self, change: NewVersion) -> Version:
+        while True:
+            try:
+                return await super().commit_version(change)
+            except VersionConflictError as conflict:
+                change = replace(change, base=conflict.newest)
+
+
+class TrimsDocuments(SqlStore):
+    """Takes an empty document for none."""
+
+    async def commit_version(self, change: NewVersion) -> Version:
+        return await super().commit_version(replace(change, document=change.document or None))
+
+
+class HidesTombstones(SqlStore):
+    """Leaves deleted configs out."""
+
+    async def newest_versions(self) -> AsyncIterator[Version]:
+        async for version in super().newest_versions():
+            if not version.deleted:
+                yield version
+
+
+class IgnoresCase(SqlStore):
+    """Takes keys that differ in case for the same."""
+
+    async def versions(self, key: ConfigKey) -> list[Version]:
+        return await super().versions(ConfigKey(key.name.lower(), key.environment.lower(), key.label.lower()))
+
+
+class ReordersTheLog(SqlStore):
+    """Tells the newest change first."""
+
+    async def log(self, after: int, limit: int) -> list[LogEntry]:
+        return (await super().log(after, limit))[::-1]
+
+
+class RevokesAgain(SqlStore):
+    """Takes every revocation for the first."""
+
+    async def revoke_token(self, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
+        await super().revoke_token(token_id, revoked_by, at)
+        return (await self.log(0, 100))[-1]
+
+
+class ForgetsKeys(SqlStore):
+    """Keeps the preferred key only."""
+
+    async def commit_token(self, token: NewToken) -> tuple[StoredToken, LogEntry]:
+        return await super().commit_token(replace(token, keys=token.keys[:1]))
+
+
+class ChecksAnything(SqlStore):
+    """Takes whatever check value it is given last."""
+
+    async def seal_check(self, candidate: bytes) -> bytes:
+        return candidate
+
+
+class ReadsWhenWritten(SqlStore):
+    """Makes readers wait for the writer."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._turn = asyncio.Lock()
+
+    async def commit_version(self, change: NewVersion) -> Version:
+        async with self._turn:
+            return await super().commit_version(change)
+
+    async def log(self, after: int, limit: int) -> list[LogEntry]:
+        async with self._turn:
+            return await super().log(after, limit)
+
+
+class Overtakes(SqlStore):
+    """Tells a change before it is durable, whenever another one is still on its way."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._coming: list[NewVersion] = []
+
+    async def commit_version(self, change: NewVersion) -> Version:
+        self._coming.append(change)
+        version = await super().commit_version(change)
+        self._coming.remove(change)
+        return version
+
+    async def log(self, after: int, limit: int) -> list[LogEntry]:
+        told = await super().log(after, limit)
+        early = self._coming[1:] if not told else []
+        return told + [
+            LogEntry(after + 2 + place, change.kind, 7, change.timestamp, key=change.key, version=change.version)
+            for place, change in enumerate(early)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (LosesCommits, "test_a_rollback_remembers_where_its_document_came_from"),
+        (IgnoresTheBase, "test_exactly_one_of_many_concurrent_commits_on_a_base_wins"),
+        (IgnoresTheBase, "test_a_commit_on_another_base_is_refused_and_changes_nothing"),
+        (TrimsDocuments, "test_documents_are_kept_byte_for_byte"),
+        (HidesTombstones, "test_a_delete_is_a_version_and_the_next_publish_comes_after_it"),
+        (IgnoresCase, "test_keys_of_every_legal_shape_are_kept_apart"),
+        (ReordersTheLog, "test_the_log_is_read_in_pages"),
+        (ReordersTheLog, "test_a_follower_of_the_log_misses_nothing_that_concurrent_writers_do"),
+        (RevokesAgain, "test_a_token_is_revoked_once"),
+        (ForgetsKeys, "test_tokens_are_kept_whole_and_numbered_from_1"),
+        (ChecksAnything, "test_the_first_check_value_stays"),
+        (Overtakes, "test_commit_order_is_revision_order_with_a_stalled_writer"),
+    ],
+)
+class TestBroken(SqliteContract):
+    """The suite against stores that break one law each."""
