@@ -127,17 +127,17 @@ def mapping(name: str, convert_key: Converter, convert_value: Converter) -> Conv
     return convert
 
 
-def union(name: str, members: Sequence[Converter]) -> Converter:
-    """Return the converter of a union: the first member, in the order given, that takes the value."""
-    # Among several classes the outside of an object decides first. Trying them in full would convert what is inside
-    # once for each, at every level: for types that contain themselves, time exponential in the depth.
-    several = sum(isinstance(_settled(member), Record) for member in members) > 1
+def union(name: str, members: Sequence[Converter], *, several_classes: bool) -> Converter:
+    """Return the converter of a union: the first member, in the order given, that takes the value.
+
+    Among several classes the outside of an object decides which are tried. Trying all in full would convert what is
+    inside once for each, at every level: for types that contain themselves, in time exponential in the depth.
+    """
 
     def convert(value: object) -> object:
         inside: list[MisfitError] = []
         for member in members:
-            record = _settled(member)
-            if several and isinstance(record, Record) and not record.may_take(value):
+            if several_classes and not _may_take(member, value):
                 continue
             try:
                 return member(value)
@@ -171,6 +171,6 @@ def _takes(convert: Converter, value: object) -> bool:
     return True
 
 
-def _settled(converter: Converter) -> Converter:
-    """Return what stands behind a Later, once it is compiled."""
-    return getattr(converter, "convert", converter) if isinstance(converter, Later) else converter
+def _may_take(member: Converter, value: object) -> bool:
+    settled = member.convert if isinstance(member, Later) else member
+    return not isinstance(settled, Record) or settled.may_take(value)

@@ -105,7 +105,9 @@ class _Compiler:
         kinds = [peel(member, scope) for member in members]
         # Null first, as it is cheap to tell; float last, so that an integer stays one where both are offered.
         ordered = sorted(kinds, key=lambda each: (each is not None and each is not NoneType, each is float))
-        return union(name_of(kind), [self.compile(each, scope) for each in ordered])
+        classes = [each for each in kinds if is_dataclass_type(each) or is_typed_dict(each) or is_type_alias(each)]
+        converters = [self.compile(each, scope) for each in ordered]
+        return union(name_of(kind), converters, several_classes=len(classes) > 1)
 
     def _array(self, kind: object, arguments: tuple[object, ...], scope: Scope) -> Converter:
         origin = get_origin(kind) or kind

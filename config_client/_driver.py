@@ -6,7 +6,6 @@ Knows the transport, the keyring and the application's callbacks; the rules are 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,25 +16,13 @@ from httpx_sse import ServerSentEvent
 
 from ._payload import open_payload
 from ._sse import SSEDecoder, check_event_stream
-from .crypto import Keyring
-from .errors import ClosedError, ConfigClientError, DecryptionError
-from .protocol import (
-    HEARTBEAT_HEADER,
-    MIN_REVISION_HEADER,
-    REPLAY_HEADER,
-    Metadata,
-    config_path,
-    parse_metadata,
-    watch_path,
-)
-from .transport import Transport, raise_for_status
-from .types import ConfigChangeEvent
-from .watching import (
+from ._steps import (
     Apply,
     Command,
     Ended,
     Fetch,
     Fetched,
+    Halted,
     HangUp,
     Heard,
     Notify,
@@ -48,6 +35,19 @@ from .watching import (
     Report,
     Steps,
 )
+from .crypto import Keyring
+from .errors import ClosedError, ConfigClientError, DecryptionError, InvalidResponseError
+from .protocol import (
+    HEARTBEAT_HEADER,
+    MIN_REVISION_HEADER,
+    REPLAY_HEADER,
+    Metadata,
+    config_path,
+    parse_metadata,
+    watch_path,
+)
+from .transport import Transport, raise_for_status
+from .types import ConfigChangeEvent
 
 A = TypeVar("A")
 
@@ -82,7 +82,7 @@ class ThreadDriver:
         self._stream = ExitStack()
         self._decoder = SSEDecoder()
         self._chunks: Iterator[bytes] = iter(())
-        self._events: deque[ServerSentEvent] = deque()
+        self._events: Iterator[ServerSentEvent] = iter(())
 
     def run(self, steps: Steps) -> None:
         """Perform ``steps``; return once the transport is closed. Raises the error that the watch ends on."""
@@ -122,7 +122,7 @@ class ThreadDriver:
             case Notify():
                 call("watch", self._target.notify, command.event)
             case Heard():
-                call("on_change", self._target.on_change, command.config_name)
+                call("on_change", self._target.on_change, self._target.config_name)
             case Report():
                 logger.warning("watch of config %r: %s", self._target.config_name, command.error)
                 call("on_error", self._target.on_error, command.error)
@@ -151,10 +151,15 @@ class ThreadDriver:
             response = opening.enter_context(self._transport.stream(path, self._target.query, headers))
             if response.status_code >= 400:
                 raise_for_status(response, path)
-            check_event_stream(response.status_code, response.headers.get("Content-Type", ""))
+            try:
+                check_event_stream(response.status_code, response.headers.get("Content-Type", ""))
+            except InvalidResponseError as error:
+                if response.status_code == 204:
+                    return Halted(error)
+                raise
             self._stream = opening.pop_all()
         self._decoder = SSEDecoder()
-        self._events.clear()
+        self._events = iter(())
         silence = MISSED_HEARTBEATS * self._announced_heartbeat(response)
         self._chunks = self._transport.chunks(response, read_timeout=silence)
         return Opened(parse_metadata(response.headers).position, response.headers.get(REPLAY_HEADER) == "exact")
@@ -167,12 +172,13 @@ class ThreadDriver:
         return seconds if 0 < seconds <= MAX_HEARTBEAT else self._heartbeat
 
     def _read(self) -> Outcome:
-        while not self._events:
+        # The decoder works while it is iterated, so an event in front of one that is too large is not lost with it.
+        while (event := next(self._events, None)) is None:
             chunk = next(self._chunks, None)
             if chunk is None:
                 return Ended()
-            self._events.extend(self._decoder.feed(chunk))
-        return self._events.popleft()
+            self._events = self._decoder.feed(chunk)
+        return event
 
 
 def call(name: str, callback: Callable[[A], object] | None, argument: A) -> None:

@@ -38,6 +38,11 @@ class Interrupt:
         if self.is_set():
             _shut_down(sock)
 
+    def release(self, sock: socket.socket) -> None:
+        """Let ``sock`` be: from here on it serves somebody else."""
+        with self._changed:
+            self._sockets.discard(sock)
+
     def set(self) -> None:
         """End every wait. Idempotent; callable from any thread."""
         with self._changed:

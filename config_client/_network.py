@@ -29,7 +29,7 @@ R = TypeVar("R")
 CONNECT_SLICE: Final = 0.05
 """Seconds between two looks at the interrupt while connecting; shutting down a socket that is not connected yet does
 not wake its waiter on every platform."""
-_PENDING: Final = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, getattr(errno, "WSAEWOULDBLOCK", 0)})
+_PENDING: Final = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY})
 _RECORD: Final = 1 << 16
 
 
@@ -59,6 +59,7 @@ class InterruptibleBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """Return a stream connected to the first address of ``host`` that accepts within ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        options = (*(socket_options or ()), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1))
         failure: OSError = OSError("the name has no addresses")
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -66,14 +67,9 @@ class InterruptibleBackend(httpcore.NetworkBackend):
             raise httpcore.ConnectError(str(error)) from None
         for family, kind, protocol, _, address in addresses:
             try:
-                sock = self._connect(family, kind, protocol, address, local_address, deadline)
+                return _TCPStream(self._connect(family, kind, protocol, address, local_address, options, deadline))
             except OSError as error:
                 failure = error
-                continue
-            for option in socket_options or ():
-                sock.setsockopt(*option)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return _TCPStream(sock)
         raise httpcore.ConnectError(str(failure))
 
     def _connect(
@@ -83,11 +79,14 @@ class InterruptibleBackend(httpcore.NetworkBackend):
         protocol: int,
         address: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes],
         local_address: str | None,
+        options: Iterable[SocketOption],
         deadline: float | None,
     ) -> socket.socket:
         sock = socket.socket(family, kind, protocol)
         try:
             sock.setblocking(False)
+            for option in options:
+                sock.setsockopt(*option)
             if local_address is not None:
                 sock.bind((local_address, 0))
             self._interrupt.guard(sock)
@@ -234,6 +233,8 @@ class _TLSStream(httpcore.NetworkStream):
     def _flush(self, timeout: float | None) -> None:
         data = self._outgoing.read()
         if data:
+            if timeout is not None and timeout <= 0:
+                raise httpcore.WriteTimeout("timed out")
             self._stream.write(data, timeout)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -61,10 +62,9 @@ def enumeration(kind: type[Enum]) -> Converter:
             return found
         if isinstance(value, str):
             # The class may know further spellings (Enum._missing_); text needs no guard against 1 == True.
-            try:
+            # Whatever it raises for others repeats the value.
+            with suppress(Exception):
                 return kind(value)
-            except Exception:  # noqa: S110 - whatever it raises repeats the value
-                pass
         raise MisfitError.at_root(f"expected a value of {kind.__name__}, got another one")
 
     return convert

@@ -8,7 +8,7 @@ from typing import TypeVar
 from ._driver import Target, ThreadDriver
 from .backoff import Backoff
 from .crypto import Keyring
-from .decode import decode
+from .decode import decoder
 from .options import Options
 from .protocol import Metadata
 from .snapshot import Snapshot
@@ -42,10 +42,15 @@ def keep_current(
     target_type: type[T],
     snapshot: Snapshot[T],
 ) -> None:
-    """Block, and keep ``snapshot`` at the newest value that decodes, until the transport is closed."""
+    """Block, and keep ``snapshot`` at the newest value that decodes, until the transport is closed.
+
+    Raises UnmarshalError at once when ``target_type`` is not supported: no document could ever mend that.
+    """
+
+    read = decoder(target_type)
 
     def apply(document: bytes, metadata: Metadata) -> None:
-        snapshot.store(decode(document, target_type), version=metadata.version, updated_at=metadata.timestamp)
+        snapshot.store(read(document), version=metadata.version, updated_at=metadata.timestamp)
 
     watch = ValueWatch(_policy(options))
     target = Target(config_name, query, apply, _ignore, options.on_error, options.on_change)

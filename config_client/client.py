@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ._payload import open_payload
 from .crypto import Keyring, parse_encryption_keys
-from .errors import ConfigClientError
+from .errors import ConfigClientError, InvalidResponseError
 from .options import GetOptions, Options
 from .protocol import CONFIGS_PATH, config_path, formatted_path, is_name, parse_config_list
 from .snapshot import Snapshot
@@ -73,11 +73,12 @@ class ConfigClient:
     def get(self, config_name: str, target_type: type[T], opts: GetOptions | None = None) -> T:
         """Return the config decoded into ``target_type``: ``dict``, a dataclass or a pydantic model.
 
-        Raises DecryptionError, and UnmarshalError when the document does not fit.
+        Raises DecryptionError, and UnmarshalError when the document does not fit or the type is not supported.
         """
-        from .decode import decode  # noqa: PLC0415 - loaded by those who decode
+        from .decode import decoder  # noqa: PLC0415 - loaded by those who decode
 
-        return decode(self.get_bytes(config_name, opts), target_type)
+        read = decoder(target_type)
+        return read(self.get_bytes(config_name, opts))
 
     def get_raw(self, config_name: str, opts: GetOptions | None = None) -> dict[str, object]:
         """Return the config as the dict that its JSON object spells. Raises DecryptionError and UnmarshalError."""
@@ -95,8 +96,12 @@ class ConfigClient:
         Raises InvalidResponseError when the document has no faithful form in ``fmt``.
         """
         _check_name(config_name)
-        query = {"format": Format(fmt).value, **(opts.query() if opts else {})}
-        return self._transport.fetch(formatted_path(config_name), query).content
+        query = {"format": _format(fmt), **(opts.query() if opts else {})}
+        response = self._transport.fetch(formatted_path(config_name), query)
+        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+            # Nothing else would notice a login page: this is plaintext, and may go straight into a file.
+            raise InvalidResponseError(f"config {config_name!r}: a web page came instead; is host the service?")
+        return response.content
 
     def list(self) -> builtins.list[ConfigInfo]:
         """Return a row for every config that the token may read."""
@@ -125,9 +130,9 @@ class ConfigClient:
         """Block, and keep ``snapshot`` current: filled at once, then swapped at every change; return after ``close``.
 
         A document that cannot be opened or decoded leaves the value in place and goes to ``on_error``; so does a
-        deletion. Raises the error that is final (``Options.final_errors``).
+        deletion. Raises the error that is final (``Options.final_errors``), and UnmarshalError at once when the type
+        is not supported.
         """
-
         query = _watchable(config_name, opts)
         from ._watches import keep_current  # noqa: PLC0415 - loaded by those who watch
 
@@ -139,6 +144,12 @@ def _check_name(config_name: str) -> None:
         raise ConfigClientError(
             "config name: 1 to 128 of A-Z a-z 0-9 . _ - beginning with a letter or digit, without '..', not reserved"
         )
+
+
+def _format(fmt: Format) -> str:
+    if fmt in tuple(Format):
+        return Format(fmt).value
+    raise ConfigClientError(f"fmt must be one of {', '.join(Format)}")
 
 
 def _watchable(config_name: str, opts: GetOptions | None) -> dict[str, str]:

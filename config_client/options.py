@@ -6,23 +6,21 @@ Validates itself and does no I/O.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from .crypto import parse_encryption_keys
 from .errors import ConfigClientError, ForbiddenError, NotFoundError, UnauthorizedError
-from .protocol import is_environment, is_label
+from .protocol import is_environment, is_host, is_label, is_token
 
 if TYPE_CHECKING:
     import httpx
 
 DEFAULT_FINAL_ERRORS: Final[tuple[type[ConfigClientError], ...]] = (UnauthorizedError, ForbiddenError, NotFoundError)
 
-_HOST: Final = re.compile(r"https?://[^\s/?#@\\]+(/[^\s?#@\\]*)?\Z", re.IGNORECASE)
-# RFC 9110 §5.5: what a header can carry; anything else would end up in the error of an HTTP library.
-_TOKEN: Final = re.compile(r"[\x21-\x7e]+\Z")
+MAX_SECONDS: Final = 86_400.0 * 365
+"""Seconds; a longer time is a mistake, and far longer ones overflow the timers of the operating system."""
 
 
 @dataclass
@@ -62,14 +60,17 @@ class Options:
     def __post_init__(self) -> None:
         if not self.host:
             raise ConfigClientError("host is empty: give the URL of the service, such as http://localhost:8080")
-        if not _HOST.match(self.host):
+        for name in ("host", "service_token", "encryption_key"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigClientError(f"{name} must be text (str), not {type(getattr(self, name)).__name__}")
+        if not is_host(self.host):
             raise ConfigClientError(
                 "host must be a URL such as https://config.example.com: http or https, a host, optionally a port and "
                 "a path, and neither user name, query nor fragment"
             )
         if not self.service_token:
             raise ConfigClientError("service_token is empty: give the secret of a token of the service")
-        if not _TOKEN.match(self.service_token):
+        if not is_token(self.service_token):
             raise ConfigClientError("service_token holds a character that no HTTP header can carry (a line break?)")
         parse_encryption_keys(self.encryption_key)
         for name in ("request_timeout", "max_retry_delay", "heartbeat_interval"):
@@ -105,7 +106,7 @@ class GetOptions:
 
 def _check_seconds(name: str, value: float, *, minimum_excluded: bool) -> None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < 0 or (minimum_excluded and value == 0):
+    if not is_number or not math.isfinite(value) or not 0 <= value <= MAX_SECONDS or (minimum_excluded and value == 0):
         raise ConfigClientError(
-            f"{name} must be a number of seconds {'above 0' if minimum_excluded else 'of 0 or more'}"
+            f"{name} must be a number of seconds {'above 0' if minimum_excluded else 'of 0 or more'}, at most a year"
         )

@@ -10,8 +10,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from typing import Final, NamedTuple
-from urllib.parse import quote
+from typing import Final, NamedTuple, TypeGuard
+from urllib.parse import quote, urlsplit
 
 from .errors import InvalidResponseError
 from .types import ConfigChangeEvent, ConfigInfo
@@ -47,7 +47,12 @@ RESERVED_NAMES: Final = frozenset({"api", "healthz", "readyz", "metrics", "monit
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}\Z")
 _POSITION: Final = re.compile(r"([0-9a-f]{24})-([0-9]{1,18})\Z")
-_FRACTION: Final = re.compile(r"\.(\d+)")
+_HOST: Final = re.compile(r"https?://[^\s/?#@\\\x00-\x1f\x7f]+(/[^\s?#@\\\x00-\x1f\x7f]*)?\Z", re.IGNORECASE)
+# RFC 9110 §5.5: what a header can carry; anything else would end up in the error of an HTTP library.
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+\Z")
+_ETAG: Final = re.compile(r"[\x21-\x7e]{1,512}\Z")
+# Text, compiled when the first timestamp arrives: the import of this package is not to wait for it.
+_TIMESTAMP: Final = r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))?(?:[Zz]|([+-]\d\d)(?::?(\d\d))?)?)?"
 
 
 # Named tuples, not dataclasses, where nothing else speaks against it: a tenth of the cost at import.
@@ -97,6 +102,22 @@ def is_label(text: str) -> bool:
     return _LABEL.match(text) is not None and ".." not in text and "//" not in text and not text.endswith("/")
 
 
+def is_host(text: str) -> bool:
+    """Tell whether ``text`` may be the URL of a service: http(s), a host, optionally a port and a path, no user."""
+    if not _HOST.match(text):
+        return False
+    try:
+        # Resolvers take a port modulo 65536, and the token would go to another one.
+        return urlsplit(text).port != 0
+    except ValueError:
+        return False
+
+
+def is_token(text: str) -> bool:
+    """Tell whether ``text`` may be a token's secret: printable ASCII without spaces, as a header can carry it."""
+    return _TOKEN.match(text) is not None
+
+
 def config_path(name: str) -> str:
     """Return the path of the sealed config."""
     return f"{CONFIGS_PATH}/{quote(name, safe='')}"
@@ -118,27 +139,34 @@ def etag(position: Position, key_id: str, encoding: str) -> str:
 
 
 def format_timestamp(moment: datetime) -> str:
-    """Return ``moment`` as RFC 3339 with ``+00:00`` and 0 or 6 fraction digits."""
-    return moment.astimezone(timezone.utc).isoformat()
+    """Return ``moment`` as RFC 3339 with ``+00:00`` and 0 or 6 fraction digits. A naive time counts as UTC."""
+    return _as_utc(moment).isoformat()
 
 
 def parse_timestamp(text: str) -> datetime:
     """Return the aware UTC datetime that ``text`` spells: ``Z`` or an offset, any number of fraction digits.
 
     A time without an offset counts as UTC. Raises ValueError. (Python 3.10's ``fromisoformat`` reads neither ``Z``
-    nor other than 3 or 6 fraction digits.)
+    nor ``+0000`` nor other than 3 or 6 fraction digits, so the text is put into the one form that all versions read.)
     """
-    normal = text.strip()
-    if normal[-1:] in {"Z", "z"}:
-        normal = normal[:-1] + "+00:00"
-    normal = _FRACTION.sub(lambda match: "." + match[1][:6].ljust(6, "0"), normal, count=1)
-    moment = datetime.fromisoformat(normal)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    match = re.fullmatch(_TIMESTAMP, text.strip(), re.ASCII)
+    if match is None:
+        raise ValueError("not a date and time as in RFC 3339")
+    date, clock, fraction, hours, minutes = match.groups()
+    clock = clock or "00:00"
+    seconds = clock if clock.count(":") == 2 else clock + ":00"
+    offset = f"{hours}:{minutes or '00'}" if hours else "+00:00"
+    moment = datetime.fromisoformat(f"{date}T{seconds}.{(fraction or '')[:6].ljust(6, '0')}{offset}")
+    try:
+        return _as_utc(moment)
+    except OverflowError:
+        pass
+    raise ValueError("a time that in UTC lies outside the years 1 to 9999")
 
 
 def parse_metadata(headers: Mapping[str, str]) -> Metadata:
     """Return what the headers of a config response tell. Absent or malformed headers count as not sent."""
-    epoch, revision = headers.get(EPOCH_HEADER), headers.get(REVISION_HEADER)
+    epoch, revision, tag = headers.get(EPOCH_HEADER), headers.get(REVISION_HEADER), headers.get("ETag")
     return Metadata(
         version=_natural(headers.get(VERSION_HEADER)),
         position=Position.parse(f"{epoch}-{revision}") if epoch and revision else None,
@@ -146,7 +174,7 @@ def parse_metadata(headers: Mapping[str, str]) -> Metadata:
         label=headers.get(LABEL_HEADER),
         changed_by=_natural(headers.get(CHANGED_BY_HEADER)),
         timestamp=_timestamp_or_none(headers.get(TIMESTAMP_HEADER)),
-        etag=headers.get("ETag"),
+        etag=tag if tag and _ETAG.match(tag) else None,
     )
 
 
@@ -239,13 +267,13 @@ def _read_change(fields: Mapping[object, object]) -> ConfigChangeEvent | None:
     environment, label, epoch, revision = (fields.get(field) for field in ("environment", "label", "epoch", "revision"))
     return ConfigChangeEvent(
         config_name=name,
-        version=int(str(version)),
-        changed_by=int(str(changed_by)),
+        version=version,
+        changed_by=changed_by,
         timestamp=timestamp,
         environment=environment if isinstance(environment, str) else None,
         label=label if isinstance(label, str) else None,
         epoch=epoch if isinstance(epoch, str) else None,
-        revision=int(str(revision)) if _is_integer(revision) else None,
+        revision=revision if _is_integer(revision) else None,
         deleted=fields.get("deleted") is True,
     )
 
@@ -271,7 +299,11 @@ def _load_json(text: str | bytes, what: str) -> object:
     raise InvalidResponseError(f"{what} is not JSON; is host the service?")
 
 
-def _is_integer(value: object) -> bool:
+def _as_utc(moment: datetime) -> datetime:
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -284,5 +316,5 @@ def _timestamp_or_none(text: object) -> datetime | None:
         return None
     try:
         return parse_timestamp(text)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None

@@ -9,30 +9,31 @@ The policy itself is the immutable ``backoff.RetryPolicy``; ``_retrying`` is the
 from __future__ import annotations
 
 import re
-import ssl
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 from urllib.parse import urlencode
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from httpx_sse import connect_sse
 
+from ._environment import base_url, network
 from ._interrupt import Interrupt
-from ._network import InterruptibleTransport
 from .backoff import RetryPolicy, backoff_delay
 from .errors import (
     ClosedError,
+    ConfigClientError,
     ConnectionError,  # noqa: A004 - this package's
     ForbiddenError,
     InvalidResponseError,
     NotFoundError,
     UnauthorizedError,
 )
-from .protocol import TOKEN_HEADER
+from .protocol import TOKEN_HEADER, is_token
 
 __all__ = ["RetryTransport", "Transport", "backoff_delay"]
 
@@ -46,7 +47,7 @@ _R = TypeVar("_R")
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _FRAMING: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
-_POINTER: Final = re.compile(r"(/[^\x00-\x1f]{0,200})?\Z")
+_POINTER: Final = re.compile(r"/[^\x00-\x1f]{0,200}\Z")
 
 
 class RetryTransport(httpx.BaseTransport):
@@ -99,6 +100,9 @@ class Transport:
     ``request_timeout``: seconds; ``retry_count``: further attempts; ``retry_delay``: base seconds of the backoff.
     With a caller's ``http_client`` every request goes through it (so that its mocks, proxies and hooks work) and it is
     never closed here; what then cannot be interrupted by ``close`` is connecting and waiting for the first byte.
+
+    Raises ConfigClientError when ``host`` is no URL or the token is none that a header can carry, and when the proxy or
+    the certificates that the environment names cannot be used.
     """
 
     def __init__(
@@ -111,17 +115,21 @@ class Transport:
         http_client: httpx.Client | None = None,
     ) -> None:
         self._host = host.rstrip("/")
-        self._base = httpx.URL(self._host)
+        self._base = base_url(self._host)
+        if not is_token(service_token):
+            raise ConfigClientError("service_token is empty or holds a character that no HTTP header can carry")
         self._token = service_token
+        # What is returned refers to this one: the real request's headers hold the token.
+        self._bare_request = httpx.Request("GET", self._base)
         self._timeout = request_timeout
         self._policy = RetryPolicy(retries=retry_count, base=retry_delay)
         self.interrupt: Final = Interrupt()
         self._owned = http_client is None
         if http_client is None:
-            network = InterruptibleTransport(self.interrupt, verify=_tls_context(self._base), proxy=_proxy(self._base))
-            retrying = RetryTransport(network, retry_count, retry_delay, interrupt=self.interrupt)
+            direct = network(self._base, self.interrupt)
+            retrying = RetryTransport(direct, retry_count, retry_delay, interrupt=self.interrupt)
             self._retrying = httpx.Client(transport=retrying, trust_env=False, timeout=request_timeout)
-            self._single = httpx.Client(transport=network, trust_env=False, timeout=request_timeout)
+            self._single = httpx.Client(transport=direct, trust_env=False, timeout=request_timeout)
         else:
             self._retrying = self._single = http_client
 
@@ -148,7 +156,7 @@ class Transport:
             self._single.close()
 
     def get(self, path: str, **params: str | int) -> httpx.Response:
-        """Return the 200 answer to ``GET path``, its body read.
+        """Return the 200 answer to ``GET path``: status, headers and body, detached from the request.
 
         Raises UnauthorizedError, ForbiddenError, NotFoundError, InvalidResponseError, ConnectionError, ClosedError.
         """
@@ -195,11 +203,7 @@ class Transport:
                 return stack.enter_context(source).response
 
             response = self._guarded(lambda: self._follow(send, path, params, headers))
-            # On HTTP/2 the connection carries the caller's other requests too; a heartbeat wakes the read there.
-            stream = response.extensions.get("network_stream")
-            sock = stream.get_extra_info("socket") if stream and response.http_version != "HTTP/2" else None
-            if sock is not None:
-                self.interrupt.guard(sock)
+            stack.enter_context(self._lent(response))
             yield response
 
     def chunks(self, response: httpx.Response, *, read_timeout: float) -> Iterator[bytes]:
@@ -226,7 +230,11 @@ class Transport:
             return client.send(request, stream=True, follow_redirects=False)
 
         def attempt() -> httpx.Response:
-            return _read(self._follow(send, path, params, headers))
+            response = self._follow(send, path, params, headers)
+            with self._lent(response):
+                whole = _read(response)
+            whole.request = self._bare_request
+            return whole
 
         if self._owned or not retry:
             return self._guarded(attempt)
@@ -241,9 +249,9 @@ class Transport:
     ) -> httpx.Response:
         """Send, following redirects within the same origin: any other would carry the token away."""
         url = f"{self._host}{path}?{urlencode(params)}" if params else f"{self._host}{path}"
-        sent = {**(headers or {}), TOKEN_HEADER: self._token}
         for _ in range(MAX_REDIRECTS + 1):
-            response = send(url, dict(sent))
+            # Built anew each time: as a variable of this frame the token would be part of the tracebacks from here.
+            response = _answer(send, url, {**(headers or {}), TOKEN_HEADER: self._token})
             if response.status_code not in _REDIRECTS:
                 return response
             response.close()
@@ -258,30 +266,48 @@ class Transport:
 
     def _guarded(self, call: Callable[[], _R]) -> _R:
         """Run ``call``; whatever httpx raises becomes an error of this package, without request or token."""
-        failure: httpx.HTTPError | httpx.InvalidURL | httpx.StreamError | RuntimeError | None = None
+        fault: ConfigClientError | None = None
         if not self.interrupt.is_set():
             try:
-                return call()
-            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-                failure = error
-            except RuntimeError as error:
+                result = call()
+                # A body without a length that was cut by the interrupt looks complete.
+                if not self.interrupt.is_set():
+                    return result
+            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as error:
+                # A UnicodeError is what becomes of a redirect to a host that IDNA forbids.
+                fault = self._fault(error)
+            except RuntimeError:
                 # httpx's answer to using a client that was closed meanwhile; anything else is not ours to explain.
                 if not self.interrupt.is_set():
                     raise
-                failure = error
         # Raised outside the handlers: a context would lead to the request, and its headers hold the token.
-        if self.interrupt.is_set():
+        if fault is None or self.interrupt.is_set():
             raise ClosedError("the client is closed")
-        if isinstance(failure, httpx.DecodingError):
-            raise InvalidResponseError("the body does not decompress as its Content-Encoding says")
-        raise self._connection_error(failure)
+        raise fault
 
-    def _connection_error(self, failure: Exception | None) -> ConnectionError:
+    def _fault(self, failure: Exception) -> ConfigClientError:
+        if isinstance(failure, httpx.DecodingError):
+            return InvalidResponseError("the body does not decompress as its Content-Encoding says")
         text = "" if isinstance(failure, httpx.ProtocolError) else str(failure).replace(self._token, "…")
         what = type(failure).__name__ + (f": {text}" if text else "")
         error = ConnectionError(f"{self._base.scheme}://{self._base.netloc.decode()}: {what}")
-        error.__cause__ = OSError(what) if not isinstance(failure, httpx.TransportError) else type(failure)(text)
+        error.__cause__ = OSError(what) if not isinstance(failure, httpx.TransportError) else _bare(failure, text)
         return error
+
+    @contextmanager
+    def _lent(self, response: httpx.Response) -> Iterator[None]:
+        """Let ``close`` end the reading of a body that arrives on a connection of a caller's client."""
+        stream = response.extensions.get("network_stream")
+        sock = stream.get_extra_info("socket") if stream else None
+        # Our own are guarded for life. On HTTP/2 the connection carries the caller's other requests too.
+        if self._owned or response.http_version == "HTTP/2" or not isinstance(sock, socket.socket):
+            yield
+            return
+        self.interrupt.guard(sock)
+        try:
+            yield
+        finally:
+            self.interrupt.release(sock)
 
 
 def raise_for_status(response: httpx.Response, path: str) -> None:
@@ -309,7 +335,7 @@ def _pointer(response: httpx.Response) -> str:
     pointer: object = None
     try:
         pointer = response.json()["error"]["path"]
-    except (ValueError, KeyError, TypeError, httpx.StreamError):
+    except (ValueError, KeyError, TypeError, RecursionError, httpx.StreamError):
         return ""
     return f" at {pointer}" if isinstance(pointer, str) and _POINTER.match(pointer) else ""
 
@@ -348,14 +374,18 @@ def _retry_after(response: httpx.Response | None) -> float | None:
     if value.isascii() and value.isdigit():
         return float(value[:9])
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        date = parsedate_to_datetime(value)
+        # The obsolete asctime form names no zone; it means UTC (RFC 9110 §5.6.7).
+        aware = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+        return max(0.0, aware.timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
         return None
 
 
 def _read(response: httpx.Response) -> httpx.Response:
-    """Return ``response`` with its body read, at most ``MAX_BODY_BYTES`` of it, and without a way to its request."""
+    """Return ``response`` with its body read, at most ``MAX_BODY_BYTES`` of it."""
     if response.is_closed:
+        response.read()  # raises for a body that somebody else has thrown away
         return response
     size = 0
     parts = []
@@ -367,25 +397,29 @@ def _read(response: httpx.Response) -> httpx.Response:
             parts.append(part)
     finally:
         response.close()
+    return _detached(response, b"".join(parts))
+
+
+def _detached(response: httpx.Response, body: bytes) -> httpx.Response:
+    """Return status and headers of ``response`` with ``body``, and without a way to its request and connection."""
     headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _FRAMING]
-    return httpx.Response(response.status_code, headers=headers, content=b"".join(parts))
+    return httpx.Response(response.status_code, headers=headers, content=body)
+
+
+def _answer(send: Callable[[str, dict[str, str]], httpx.Response], url: str, headers: dict[str, str]) -> httpx.Response:
+    """Return the answer to a request, also when a hook of a caller's client raises for its status."""
+    try:
+        return send(url, headers)
+    except httpx.HTTPStatusError as error:
+        refused = error.response
+    return _detached(refused, b"")
+
+
+def _bare(failure: httpx.TransportError, text: str) -> httpx.TransportError:
+    """Return httpx's own class of ``failure`` with ``text`` alone; a class derived from it may want other arguments."""
+    kinds = (kind for kind in type(failure).__mro__ if issubclass(kind, httpx.TransportError))
+    return next(kind for kind in kinds if kind.__module__.partition(".")[0] == "httpx")(text)
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
-
-
-def _tls_context(url: httpx.URL) -> ssl.SSLContext:
-    """Return the TLS settings for ``url``: httpx's own; for plain HTTP an empty context, which trusts nobody."""
-    if url.scheme == "https":
-        return httpx.create_ssl_context()
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def _proxy(url: httpx.URL) -> str | None:
-    """Return the proxy that the environment names for ``url``, as httpx does for clients with a stock transport."""
-    proxies = getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(url.host):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"

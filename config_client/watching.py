@@ -5,7 +5,8 @@ performs them, on a thread or as a task. Here stand the rules; a driver has none
 of the application, and takes its clock as a parameter.
 
     load ──► open ──► fetch if changed ──► read … read ──► hang up ──► pause ──► open …
-             subscribed first, so that a change before the fetch is fetched and one after it is an event
+      ▲        │      subscribed first, so that a change before the fetch is fetched and one after it is an event
+      └─ pause ┘      no stream to be had: loading again keeps the value current meanwhile
 
 Two watches share these rounds: ``ValueWatch`` keeps a value current, ``EventWatch`` tells of every change. Both hold
 the laws: no change is lost (the fetch after every open), never backwards (positions only grow), and what cannot be
@@ -17,15 +18,41 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from hashlib import sha256
-from typing import Final, TypeAlias
+from typing import Final
 
 from httpx_sse import ServerSentEvent
 
+from ._steps import (
+    Apply,
+    Attempt,
+    Command,
+    Ended,
+    Fetch,
+    Fetched,
+    Halted,
+    HangUp,
+    Heard,
+    Notify,
+    NotModified,
+    Open,
+    Opened,
+    Outcome,
+    Pause,
+    Read,
+    Report,
+    Steps,
+)
 from .backoff import Backoff
-from .errors import ConfigClientError, ConnectionError, InvalidResponseError, NotFoundError  # noqa: A004 - ours
+from .errors import (
+    ConfigClientError,
+    ConnectionError,  # noqa: A004 - this package's
+    ForbiddenError,
+    InvalidResponseError,
+    NotFoundError,
+)
 from .protocol import CHANGED_EVENT, RESET_EVENT, Metadata, Position, parse_change_event
 from .types import ConfigChangeEvent
 
@@ -33,103 +60,6 @@ HEALTHY_SECONDS: Final = 60.0
 """A stream that lived this long was no failure; the next pause is short again."""
 MIN_BASE_DELAY: Final = 0.05
 """Seconds; below this, a service that ends every stream at once would be hammered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fetch:
-    """Get the config, unless it still has ``etag``. Outcome: Fetched, NotModified or an error."""
-
-    etag: str | None = None
-    at_least: Position | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """Open the stream. Outcome: Opened or an error."""
-
-    last_event_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Take the next event of the stream. Outcome: ServerSentEvent, Ended or an error."""
-
-
-@dataclass(frozen=True, slots=True)
-class HangUp:
-    """Close the stream."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait before the next attempt."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Apply:
-    """Decode and store a document. Outcome: None, or the error that kept the old value in place."""
-
-    document: bytes
-    metadata: Metadata
-
-
-@dataclass(frozen=True, slots=True)
-class Notify:
-    """Tell the application of a change."""
-
-    event: ConfigChangeEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A change of the watched config was heard of, whether or not its value could be used."""
-
-    config_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Tell the application of an error that does not end the watch (or is about to)."""
-
-    error: ConfigClientError
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A config as it was served; ``fault`` instead of ``document`` when it could not be opened."""
-
-    metadata: Metadata
-    document: bytes = b""
-    fault: ConfigClientError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NotModified:
-    """The config still has the entity tag that was sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The stream is open. ``position``: the service's history at that moment; None from a foreign service.
-
-    ``replays``: every change since the ``last_event_id`` that was sent follows on the stream.
-    """
-
-    position: Position | None = None
-    replays: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The service ended the stream."""
-
-
-Command: TypeAlias = Fetch | Open | Read | HangUp | Pause | Apply | Notify | Heard | Report
-Outcome: TypeAlias = Fetched | NotModified | Opened | Ended | ServerSentEvent | ConfigClientError | None
-Steps: TypeAlias = Generator[Command, Outcome, None]
-Attempt: TypeAlias = Generator[Command, Outcome, ConfigClientError | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,18 +73,35 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The newest state that a fetch has shown."""
+    """The newest state that a fetch has shown.
+
+    ``position`` never goes back, not even over an answer that tells none (a login page of a proxy, say), so that an
+    older state is still known as older after it. ``unopened``: the state at ``position`` could not be opened.
+    """
 
     position: Position | None = None
     etag: str | None = None
     digest: bytes = b""
+    unopened: bool = False
 
     def is_news(self, fetched: Fetched) -> bool:
         """Tell whether ``fetched`` differs from this and is not older."""
         position = fetched.metadata.position
-        if position is not None and self.position is not None:
-            return position > self.position
-        return _digest(fetched) != self.digest
+        if position is None or self.position is None:
+            return _digest(fetched) != self.digest
+        # The same version may have been sealed anew, under a key that opens it.
+        return position > self.position or (position == self.position and self.unopened and fetched.fault is None)
+
+    def after(self, fetched: Fetched) -> _Seen:
+        """Return the newest state once ``fetched`` has been seen as well."""
+        position, unopened = fetched.metadata.position, fetched.fault is not None
+        if position is None:
+            position, unopened = self.position, self.unopened
+        elif self.position is not None and position <= self.position:
+            if position < self.position:
+                return self
+            unopened = unopened and self.unopened
+        return _Seen(position, fetched.metadata.etag, _digest(fetched), unopened)
 
 
 class _Watch(ABC):
@@ -165,39 +112,52 @@ class _Watch(ABC):
         self._backoff = policy.backoff
         self._seen = _Seen()
         self._found = False
+        self._gone = False
+        self._caught_up = False
 
     def run(self) -> Steps:
         """Yield commands for ever; raise the error that is final."""
-        yield from self._begin()
         while True:
-            opened = yield Open(self._last_event_id())
-            if isinstance(opened, Opened):
-                since = self._policy.clock()
-                failure = yield from self._follow(opened)
-                yield HangUp()
-                if self._policy.clock() - since >= HEALTHY_SECONDS:
-                    self._backoff = self._policy.backoff
-            else:
-                failure = _failure(opened)
+            # After a stream that was followed, the next one closes the gap; without one, only loading does.
+            failure = None if self._caught_up else (yield from self._load())
+            if failure is None:
+                failure = yield from self._stream()
             yield from self._back_off(failure)
 
-    def _begin(self) -> Steps:
+    def _stream(self) -> Generator[Command, Outcome, ConfigClientError]:
+        """Follow one stream from its opening to its end; return what ended it."""
+        self._caught_up = False
+        opened = yield Open(self._last_event_id())
+        if isinstance(opened, Halted):
+            yield Report(opened.error)
+            raise opened.error
+        if not isinstance(opened, Opened):
+            return _failure(opened)
+        since = self._policy.clock()
+        failure = yield from self._close_gap(opened)
+        self._caught_up = failure is None
+        while failure is None:
+            failure = yield from self._read()
+        yield HangUp()
+        if self._policy.clock() - since >= HEALTHY_SECONDS:
+            self._backoff = self._policy.backoff
+        return failure
+
+    def _read(self) -> Attempt:
+        item = yield Read()
+        if isinstance(item, ServerSentEvent):
+            return (yield from self._on_sse(item))
+        if isinstance(item, Ended):
+            return ConnectionError("the service ended the stream")
+        return _failure(item)
+
+    def _load(self) -> Attempt:
+        """Do what can be done before a stream is open."""
         yield from ()
+        return None
 
     def _last_event_id(self) -> str:
         return ""
-
-    def _follow(self, opened: Opened) -> Generator[Command, Outcome, ConfigClientError]:
-        failure = yield from self._close_gap(opened)
-        while failure is None:
-            item = yield Read()
-            if isinstance(item, ServerSentEvent):
-                failure = yield from self._on_sse(item)
-            elif isinstance(item, Ended):
-                failure = ConnectionError("the service ended the stream")
-            else:
-                failure = _failure(item)
-        return failure
 
     @abstractmethod
     def _close_gap(self, opened: Opened) -> Attempt:
@@ -222,16 +182,35 @@ class _Watch(ABC):
             unreadable = error
         else:
             return (yield from self._on_change(event))
-        yield Report(unreadable)
         # Something changed; the fetch tells what.
-        return (yield from self._on_reset())
+        return (yield from self._outlive(unreadable)) or (yield from self._on_reset())
 
     def _back_off(self, failure: ConfigClientError) -> Steps:
-        yield Report(failure)
-        if isinstance(failure, self._policy.final_errors) and not (isinstance(failure, NotFoundError) and self._found):
+        if not self._found or not isinstance(failure, NotFoundError):
+            yield Report(failure)
+        else:
+            yield from self._lose(failure)
+        if self._is_final(failure):
             raise failure
         delay, self._backoff = self._backoff.next()
         yield Pause(delay)
+
+    def _is_final(self, error: ConfigClientError) -> bool:
+        return isinstance(error, self._policy.final_errors) and not (isinstance(error, NotFoundError) and self._found)
+
+    def _outlive(self, error: ConfigClientError) -> Attempt:
+        """Report an error that the stream outlives; return one that it does not."""
+        if self._is_final(error):
+            return error
+        yield Report(error)
+        return None
+
+    def _lose(self, error: NotFoundError) -> Generator[Command, Outcome, bool]:
+        """Report that the config is gone, once; tell whether this was news."""
+        known, self._gone = self._gone, True
+        if not known:
+            yield Report(error)
+        return not known
 
 
 class ValueWatch(_Watch):
@@ -241,14 +220,14 @@ class ValueWatch(_Watch):
         super().__init__(policy)
         self._environment: str | None = None
         self._label: str | None = None
-        self._gone = False
+        self._announced: Position | None = None
 
-    def _begin(self) -> Steps:
-        while (failure := (yield from self._catch_up())) is not None:
-            yield from self._back_off(failure)
+    def _load(self) -> Attempt:
+        return (yield from self._catch_up())
 
     def _close_gap(self, opened: Opened) -> Attempt:
-        return (yield from self._catch_up())
+        # The stream tells what comes after its opening, so the fetch must not be answered by a replica from before.
+        return (yield from self._catch_up(opened.position))
 
     def _on_reset(self) -> Attempt:
         return (yield from self._catch_up())
@@ -257,57 +236,69 @@ class ValueWatch(_Watch):
         if _differs(event.environment, self._environment) or _differs(event.label, self._label):
             return None
         position = _position(event)
-        if position is not None and self._seen.position is not None and position <= self._seen.position:
-            return None
         failure: ConfigClientError | None = None
-        if event.deleted:
-            yield from self._lose(NotFoundError(f"config {event.config_name!r} was deleted; the last value stays"))
-        else:
-            failure = yield from self._catch_up(at_least=position if event.environment and event.label else None)
-        yield Heard(event.config_name)
+        if position is None or self._seen.position is None or position > self._seen.position:
+            if position is not None and (event.environment, event.label) == (self._environment, self._label):
+                self._announced = _later(self._announced, position)
+            if event.deleted and position is not None:
+                yield from self._lose(NotFoundError(f"config {event.config_name!r} was deleted; the last value stays"))
+            else:
+                _, failure = yield from self._refresh()
+        yield Heard()
         return failure
 
     def _catch_up(self, at_least: Position | None = None) -> Attempt:
-        """Fetch the config if it changed and apply it; return what kept that from being known."""
-        fetched = yield Fetch(self._seen.etag, at_least)
+        """Find what no event has told; return what kept that from being known."""
+        first = not self._found
+        changed, failure = yield from self._refresh(at_least)
+        if changed and not first:
+            yield Heard()
+        return failure
+
+    def _refresh(
+        self, at_least: Position | None = None
+    ) -> Generator[Command, Outcome, tuple[bool, ConfigClientError | None]]:
+        """Fetch the config if it changed and apply it; tell whether it had changed, and what kept that from working."""
+        fetched = yield Fetch(self._seen.etag, _later(at_least, self._announced))
         if isinstance(fetched, NotFoundError) and self._found:
-            yield from self._lose(fetched)
-            return None
+            return (yield from self._lose(fetched)), None
         if isinstance(fetched, NotModified):
             self._gone = False
-            return _behind(self._seen.position, at_least)
+            return False, self._behind(self._seen.position)
         if not isinstance(fetched, Fetched):
-            return _failure(fetched)
+            return False, _failure(fetched)
+        metadata, fault = fetched.metadata, fetched.fault
         self._found, self._gone = True, False
-        self._environment, self._label = fetched.metadata.environment, fetched.metadata.label
-        if not self._seen.is_news(fetched):
-            return _behind(fetched.metadata.position, at_least)
-        fault = fetched.fault
-        if fault is None:
-            outcome = yield Apply(fetched.document, fetched.metadata)
-            fault = outcome if isinstance(outcome, ConfigClientError) else None
+        self._environment, self._label = metadata.environment, metadata.label
+        news = self._seen.is_news(fetched)
         # A document that cannot be used counts as seen: fetching it again would not mend it.
-        self._seen = _Seen(fetched.metadata.position, fetched.metadata.etag, _digest(fetched))
-        if fault is not None:
-            yield Report(fault)
-        return _behind(fetched.metadata.position, at_least)
+        self._seen = self._seen.after(fetched)
+        failure = self._behind(metadata.position)
+        if news and fault is None:
+            outcome = yield Apply(fetched.document, metadata)
+            fault = outcome if isinstance(outcome, ConfigClientError) else None
+        if news and fault is not None:
+            failure = (yield from self._outlive(fault)) or failure
+        return news, failure
 
-    def _lose(self, error: NotFoundError) -> Steps:
-        """Report a deletion, once; the value stays."""
-        if not self._gone:
-            self._gone = True
-            yield Report(error)
+    def _behind(self, position: Position | None) -> ConfigClientError | None:
+        """Return the failure of an answer that is older than what the stream has told of this very config."""
+        if self._announced is None or position is None or position >= self._announced:
+            return None
+        return ConnectionError("the service answered with an older state than it had announced (a replica behind?)")
 
 
 class EventWatch(_Watch):
     """Tells of every change of one config name.
 
-    Our own service says at the opening where its history stands and replays what was missed, so nothing is fetched
-    from it unless it cannot replay. From a foreign service a fetch after every reconnect shows whether something was
-    missed; which version that was it may not tell, and a change may then be told of twice, but is never missed.
+    Our own service says at the opening where its history stands and replays what was missed, so a reconnect costs no
+    fetch unless it cannot replay: then the newest state is told, if it was not yet. From a foreign service a fetch
+    after every reconnect shows whether something was missed; which version that was it may not tell, and a change may
+    then be told of twice, but is never missed. An event made from a fetch has version and changed_by 0 if the service
+    does not tell them.
 
-    ``everywhere``: no environment was named, so the stream carries all of them. ``config_name`` names the events that
-    a fetch gives rise to.
+    ``everywhere``: no environment was named, so the stream carries all of them, while a fetch shows the token's own.
+    ``config_name`` names the events that a fetch gives rise to.
     """
 
     def __init__(self, policy: Policy, config_name: str, *, everywhere: bool) -> None:
@@ -315,58 +306,81 @@ class EventWatch(_Watch):
         self._name = config_name
         self._everywhere = everywhere
         self._resume: Position | None = None
+        """Everything up to here was told on the stream, or was there before it."""
         self._told: dict[tuple[str | None, str | None], Position] = {}
-        self._connected_before = False
+        self._opened_before = False
+        self._fetched_key: tuple[str | None, str | None] | None = None
+        self._present = False
 
     def _last_event_id(self) -> str:
         return str(self._resume) if self._resume else ""
 
     def _close_gap(self, opened: Opened) -> Attempt:
+        again, self._opened_before = self._opened_before, True
+        self._gone = False
         if opened.position is not None:
             self._found = True
-            if self._resume is None:
-                self._resume = opened.position
-        first, self._connected_before = not self._connected_before, True
+            self._resume = self._resume or opened.position
         if opened.replays:
             return None
-        return (yield from self._compare(tell=not first, own_service=opened.position is not None))
+        failure = yield from self._compare(tell=again, opened_at=opened.position)
+        if failure is not None and not again:
+            # Nothing can have been missed yet, and the stream that is open tells what comes.
+            failure = yield from self._outlive(failure)
+        if failure is None:
+            self._resume = _later(self._resume, opened.position)
+        return failure
 
     def _on_reset(self) -> Attempt:
-        return (yield from self._compare(tell=True, own_service=True))
+        return (yield from self._compare(tell=True))
 
     def _on_change(self, event: ConfigChangeEvent) -> Attempt:
+        # Only what the stream tells moves this on: a fetch may show one config ahead of others still on their way.
+        self._resume = _later(self._resume, _position(event))
+        if (event.environment, event.label) == self._fetched_key:
+            self._present = not event.deleted
         yield from self._tell(event)
         return None
 
-    def _compare(self, *, tell: bool, own_service: bool) -> Attempt:
-        fetched = yield Fetch(self._seen.etag)
+    def _compare(self, *, tell: bool, opened_at: Position | None = None) -> Attempt:
+        """Fetch, and tell the difference from what is known. What came after ``opened_at`` is left to the stream."""
+        fetched = yield Fetch(self._seen.etag, opened_at)
         if isinstance(fetched, NotModified):
             return None
+        if isinstance(fetched, NotFoundError) and (self._found or self._everywhere):
+            lost, self._present = self._present, False
+            self._seen = replace(self._seen, etag=None, digest=b"")
+            if lost and tell:
+                yield from self._tell(self._event(Metadata(), deleted=True))
+            return None
+        if isinstance(fetched, ForbiddenError) and self._everywhere:
+            # The stream is open: the token may read other environments.
+            return None
         if not isinstance(fetched, Fetched):
-            failure = _failure(fetched)
-            # The name exists (the stream opened), if not in the token's own environment or not any more.
-            elsewhere = own_service and self._everywhere and not isinstance(failure, ConnectionError)
-            absent = isinstance(failure, NotFoundError) and (self._found or own_service)
-            return None if elsewhere or absent else failure
-        first, self._found = not self._found, True
-        news = self._seen.is_news(fetched)
+            return _failure(fetched)
         metadata = fetched.metadata
-        self._seen = _Seen(metadata.position, metadata.etag, _digest(fetched))
-        if news and tell and not first:
-            position = metadata.position
-            yield from self._tell(
-                ConfigChangeEvent(
-                    config_name=self._name,
-                    version=metadata.version or 0,
-                    changed_by=metadata.changed_by or 0,
-                    timestamp=metadata.timestamp or datetime.now(timezone.utc),
-                    environment=metadata.environment,
-                    label=metadata.label,
-                    epoch=position.epoch if position else None,
-                    revision=position.revision if position else None,
-                )
-            )
+        position = metadata.position
+        news = self._seen.is_news(fetched) and (position is None or self._resume is None or position > self._resume)
+        self._seen = self._seen.after(fetched)
+        self._found = self._present = True
+        self._fetched_key = (metadata.environment, metadata.label)
+        if news and tell and (position is None or opened_at is None or position <= opened_at):
+            yield from self._tell(self._event(metadata))
         return None
+
+    def _event(self, metadata: Metadata, *, deleted: bool = False) -> ConfigChangeEvent:
+        position = metadata.position
+        return ConfigChangeEvent(
+            config_name=self._name,
+            version=metadata.version or 0,
+            changed_by=metadata.changed_by or 0,
+            timestamp=metadata.timestamp or datetime.now(timezone.utc),
+            environment=metadata.environment,
+            label=metadata.label,
+            epoch=position.epoch if position else None,
+            revision=position.revision if position else None,
+            deleted=deleted,
+        )
 
     def _tell(self, event: ConfigChangeEvent) -> Steps:
         position = _position(event)
@@ -375,14 +389,13 @@ class EventWatch(_Watch):
             if key in self._told and position <= self._told[key]:
                 return
             self._told[key] = position
-            self._resume = max(self._resume, position) if self._resume else position
         yield Notify(event)
-        yield Heard(event.config_name)
+        yield Heard()
 
 
 def limited(backoff: Backoff) -> Backoff:
-    """Return ``backoff`` with a base that cannot make a hot loop."""
-    return backoff._replace(base=max(backoff.base, MIN_BASE_DELAY))
+    """Return ``backoff`` with bounds that cannot make a hot loop."""
+    return backoff._replace(base=max(backoff.base, MIN_BASE_DELAY), cap=max(backoff.cap, MIN_BASE_DELAY))
 
 
 def _failure(outcome: Outcome) -> ConfigClientError:
@@ -391,16 +404,13 @@ def _failure(outcome: Outcome) -> ConfigClientError:
     raise TypeError(f"a driver answered with {type(outcome).__name__}")
 
 
-def _behind(position: Position | None, at_least: Position | None) -> ConfigClientError | None:
-    if at_least is None or position is None or position >= at_least:
-        return None
-    return ConnectionError("the service answered with an older state than it had announced (a replica that is behind?)")
-
-
 def _position(event: ConfigChangeEvent) -> Position | None:
-    if event.epoch is None or event.revision is None:
-        return None
-    return Position(event.epoch, event.revision)
+    # Parsed, not built: a foreign epoch has no order, and would travel in a header when the stream is resumed.
+    return Position.parse(f"{event.epoch}-{event.revision}")
+
+
+def _later(one: Position | None, other: Position | None) -> Position | None:
+    return max(one, other) if one and other else one or other
 
 
 def _differs(told: str | None, own: str | None) -> bool:
@@ -408,4 +418,5 @@ def _differs(told: str | None, own: str | None) -> bool:
 
 
 def _digest(fetched: Fetched) -> bytes:
-    return sha256(fetched.document).digest()
+    """Return what tells documents apart; of one that was not opened, only its entity tag does."""
+    return sha256(fetched.document or (fetched.metadata.etag or "").encode()).digest()

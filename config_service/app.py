@@ -143,14 +143,15 @@ class Application:
         except ServiceError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        except Exception as error:  # noqa: BLE001 - a server would log its text, which may hold a secret
+        except Exception as error:
+            # Not raised: a server would log its text, which may hold a secret.
             await send({"type": "lifespan.startup.failed", "message": describe_failure(error)})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
         try:
             await self.stop()
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             await send({"type": "lifespan.shutdown.failed", "message": describe_failure(error)})
             return
         await send({"type": "lifespan.shutdown.complete"})

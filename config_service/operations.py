@@ -35,6 +35,8 @@ from .token_operations import TokenOperations
 
 _ROUNDS: Final = 16
 """How often a change is tried on a new base before it counts as lost to other writers."""
+_LARGE: Final = 64 * 1024
+"""Bytes from which a document is parsed on a thread: streams and reads must not wait for it."""
 
 Clock = Callable[[], datetime]
 
@@ -122,7 +124,7 @@ class Operations:
 
     def seal(self, token: Token, document: Document) -> bytes:
         """Return ``document`` sealed in format 1 under the preferred key of ``token``."""
-        return self._payloads.sealed(document, token.keys[0])
+        return self._payloads.sealed(document, token.keys[0], token.key_ids[0])
 
     async def export(self, token: Token, key: ConfigKey, fmt: Format, number: int | None = None) -> ExportedDocument:
         """Return what ``read`` returns and its plaintext in ``fmt``; needs the right to export instead.
@@ -215,7 +217,10 @@ class Operations:
         PreconditionFailedError; ConflictError when other writers were faster every time; StoreError.
         """
         token.require(Right.WRITE, key.name, key.environment)
-        check_document(raw, self.max_document_bytes)
+        if len(raw) < _LARGE:
+            check_document(raw, self.max_document_bytes)
+        else:
+            await asyncio.to_thread(check_document, raw, self.max_document_bytes)
         return await self._change(key, precondition, _Intent(ChangeKind.PUBLISHED, token.id, raw))
 
     async def rollback(
@@ -243,7 +248,7 @@ class Operations:
         document = self._running.get(key)
         if document is not None and number is not None and number != document.version:
             stored = await self._store.version(key, number)
-            document = stored and self._open(stored)
+            document = None if stored is None else self._open(stored)
         if document is None or document.deleted:
             what = "running version" if number is None else f"version {number}"
             raise NotFoundError(f"{key}: there is no {what}")

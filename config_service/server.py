@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 from collections.abc import Awaitable, Callable
 from types import FrameType
@@ -46,12 +45,16 @@ class ListenError(ServiceError):
 class Connection(HttpToolsProtocol):
     """One connection: hands its transport to the application, and bounds a head that does not end."""
 
+    _in_head = False
+    _head_bytes = 0
+
     def on_message_begin(self) -> None:
         """Begin a request; its scope names the transport."""
         super().on_message_begin()
         self._head_bytes = 0
         self._in_head = True
-        self.scope["extensions"] = {TRANSPORT_EXTENSION: self.transport}  # type: ignore[typeddict-item]
+        extensions: dict[str, Any] = {TRANSPORT_EXTENSION: self.transport}
+        self.scope["extensions"] = extensions
 
     def on_headers_complete(self) -> None:
         """End the head of a request."""
@@ -61,7 +64,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse ``data``; refuse a head that goes on for too long, which the parser would keep in memory."""
         super().data_received(data)
-        if getattr(self, "_in_head", False):
+        if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response("the path and headers are too long")
@@ -96,9 +99,13 @@ class Server(uvicorn.Server):
         """Start the application, then listen. Raises ServiceError before anything is served."""
         self._event_loop = asyncio.get_running_loop()
         await self._application.start()
-        if self._prepare is not None:
-            await self._prepare(self._application.operations)
-        await super().startup(sockets)
+        try:
+            if self._prepare is not None:
+                await self._prepare(self._application.operations)
+            await super().startup(sockets)
+        except BaseException:
+            await self._application.stop()
+            raise
         if self._announce is not None:
             self._announce()
 
@@ -202,15 +209,17 @@ def listen(host: str, port: int) -> socket.socket:
     else:
         return listener
     raise ListenError(
-        f"cannot listen on {host} port {port}: {reason}; set CONFIG_SERVER_HOST and CONFIG_SERVER_PORT to a free address"
+        f"cannot listen on {host} port {port}: {reason}; "
+        "set CONFIG_SERVER_HOST and CONFIG_SERVER_PORT to a free address"
     )
 
 
 def configure_logging(level: str) -> None:
     """Log to standard error from ``level`` on. Requests are logged as info, without queries and headers."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=level.upper())
-    # Its messages of every start and stop repeat what the service says itself.
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+    # What these say of every start and stop is news to their developers only.
+    for chatty in ("alembic", "uvicorn"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 def _url(listener: socket.socket) -> str:

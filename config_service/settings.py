@@ -5,7 +5,7 @@ Knows names, defaults and limits. Opens nothing and listens nowhere.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -77,8 +77,9 @@ class Settings(BaseSettings):
 
         Raises SettingsError.
         """
+        given: dict[str, Any] = dict(overrides)
         try:
-            return cls(**overrides)
+            return cls(**given)
         except ValidationError as error:
             details = error.errors(include_input=False, include_context=False, include_url=False)
             faults = [_describe(str(detail["loc"][0]), missing=detail["type"] == "missing") for detail in details]

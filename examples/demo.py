@@ -128,8 +128,6 @@ def _change(
     version = operator.publish("orders", document)
     print()
     line.say("operator", f"published orders v{version} ({what}): {json.dumps(document)}", sent)
-    sealed = httpx.get(f"{service.url}/api/v1/service/configs/orders", headers={"X-Service-Token": access.token})
-    line.say("wire", f"{len(sealed.content)} bytes, sealed: {sealed.content[:32].hex()}…")
     seen = watcher.next()
     after = (_time(seen) - sent) * 1e3
     if "saw" in seen:
@@ -137,6 +135,8 @@ def _change(
     else:
         line.say("app", f"refused it {after:.1f} ms after: {seen['refused']}", _time(seen))
         line.say("app", f"keeps {json.dumps(seen['keeps'])}", _time(seen))
+    sealed = httpx.get(f"{service.url}/api/v1/service/configs/orders", headers={"X-Service-Token": access.token})
+    line.say("wire", f"that was {len(sealed.content)} bytes, sealed: {sealed.content[:32].hex()}…")
     expected = isinstance(document["database"], dict) and isinstance(document["database"]["port"], int)
     if ("saw" in seen) is not expected:
         raise SystemExit("the app did not do what it should; the demo failed")

@@ -57,7 +57,8 @@ class Guard:
         except ServiceError as error:
             if not status:
                 await send_answer(error_answer(error), send_and_note, head=head)
-        except Exception as error:  # noqa: BLE001 - a server would log its text, which may hold a secret
+        except Exception as error:
+            # Not raised: a server would log its text, which may hold a secret.
             _logger.error("unexpected %s", describe_failure(error))
             if not status:
                 await send_answer(internal_error(), send_and_note, head=head)
@@ -79,8 +80,8 @@ def check_request(scope: Scope) -> None:
         raise InvalidRequestError(f"the headers are over the limit of {MAX_HEADER_BYTES} bytes")
     if not _ORDINARY.match(raw) and not _is_unambiguous(raw):
         raise InvalidRequestError(
-            "invalid path: no encoded slash or percent sign, no backslash or control character, no empty or dot segment, "
-            "and only complete percent escapes"
+            "invalid path: no encoded slash or percent sign, no backslash or control character, "
+            "no empty or dot segment, and only complete percent escapes"
         )
 
 

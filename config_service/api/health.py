@@ -1,4 +1,4 @@
-"""``/healthz``: this process lives. ``/readyz``: it serves configs. Both without a token, and both tell nothing else."""
+"""``/healthz``: this process lives. ``/readyz``: it serves configs. Both need no token and tell nothing else."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ async def readiness_of(request: Request) -> bool:
     return is_ready()
 
 
-@router.api_route("/healthz", methods=["GET", "HEAD"], operation_id="healthz")
+@router.head("/healthz", include_in_schema=False)
+@router.get("/healthz")
 async def healthz() -> Health:
     """Answer while the process lives, also before it is ready."""
     return Health()
 
 
-@router.api_route(
+@router.head("/readyz", include_in_schema=False)
+@router.get(
     "/readyz",
-    methods=["GET", "HEAD"],
-    operation_id="readyz",
     responses={503: {"model": ErrorBody, "description": "The service is starting or stopping."}},
 )
 async def readyz(ready: Annotated[bool, Depends(readiness_of)]) -> Health:

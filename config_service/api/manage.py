@@ -47,6 +47,8 @@ _MAX_REQUEST_BYTES: Final = 64 * 1024
 _scheme = APIKeyHeader(name=TOKEN_HEADER, auto_error=False, description="The secret of a token.")
 
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    # Stands in for the framework's own 422, which never happens here.
+    "default": {"model": ErrorBody, "description": "The request was refused; the code says why."},
     400: {"model": ErrorBody, "description": "The request is malformed, or the document cannot be published."},
     401: {"model": ErrorBody, "description": "The token is missing, unknown, expired or revoked."},
     403: {"model": ErrorBody, "description": "The token's scopes do not cover the request."},

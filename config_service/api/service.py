@@ -12,9 +12,11 @@ from urllib.parse import unquote_to_bytes
 from config_client.protocol import (
     CONFIGS_PATH,
     DEFAULT_LABEL,
+    EPOCH_HEADER,
     EVENT_STREAM_MEDIA_TYPE,
     HEARTBEAT_HEADER,
     REPLAY_HEADER,
+    REVISION_HEADER,
     SEALED_MEDIA_TYPE,
     SERVICE_PATH,
     Metadata,
@@ -118,7 +120,13 @@ class ServiceApi:
         subscription = self._operations.subscribe(
             token, name, environment=environment, label=label, last_event_id=last_event_id
         )
-        headers = list(self._stream_headers)
+        # Taken at the moment of subscribing: every later change follows on the stream.
+        here = self._operations.position
+        headers = [
+            *self._stream_headers,
+            (EPOCH_HEADER.lower().encode(), here.epoch.encode()),
+            (REVISION_HEADER.lower().encode(), b"%d" % here.revision),
+        ]
         if subscription.replay is not Replay.NOT_ASKED:
             headers.append((REPLAY_HEADER.lower().encode(), subscription.replay.value.encode()))
         if scope["method"] == "HEAD":

@@ -78,7 +78,6 @@ async def _fail(_request: Request, _error: Exception) -> Response:
 
 def _methods(request: Request) -> set[str]:
     """Return every method that some route of this path has; the framework names those of one route only."""
-    web: FastAPI = request.app
-    routes = [route for route in web.routes if isinstance(route, Route)]
+    routes = [route for route in (*manage.router.routes, *health.router.routes) if isinstance(route, Route)]
     matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return {method for route in matching for method in route.methods or ()}

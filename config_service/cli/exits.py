@@ -16,7 +16,7 @@ from typing import Final, ParamSpec
 
 import typer
 
-from ..domain.errors import ConflictError, InvalidRequestError, ServiceError, StoreError
+from ..domain.errors import InvalidRequestError
 from .output import printable
 
 P = ParamSpec("P")
@@ -74,15 +74,6 @@ def code_of_status(status: int) -> ExitCode:
     return ExitCode.INVALID if 400 <= status < 500 else ExitCode.UNAVAILABLE
 
 
-def code_of_refusal(error: ServiceError) -> ExitCode:
-    """Return the exit code for an error of the service's own code, met in this process."""
-    if isinstance(error, StoreError):
-        return ExitCode.START_FAILED
-    if isinstance(error, InvalidRequestError):
-        return ExitCode.INVALID
-    return ExitCode.CONFLICT if isinstance(error, ConflictError) else ExitCode.UNEXPECTED
-
-
 def reporting(command: Callable[P, None]) -> Callable[P, None]:
     """Return ``command`` such that a failure becomes one sentence on stderr and an exit code, never a traceback."""
 
@@ -94,8 +85,8 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
             raise  # Typer's own ways to end; a reader that went away is no failure to report
         except CommandError as error:
             failure = error
-        except ServiceError as error:
-            failure = CommandError(str(error), code_of_refusal(error))
+        except InvalidRequestError as error:
+            failure = CommandError(str(error), ExitCode.INVALID)
         except Exception as error:
             failure = CommandError(_where(error), ExitCode.UNEXPECTED)
         else:

@@ -141,8 +141,8 @@ class Feed:
                 if token.id == entry.token_id:
                     return Change(entry, token=token)
             raise StoreCorruptError(
-                f"token {entry.token_id} is in the log (revision {entry.revision}) but not in the store: it was damaged "
-                "or altered; restore it from a backup"
+                f"token {entry.token_id} is in the log (revision {entry.revision}) but not in the store: "
+                "it was damaged or altered; restore it from a backup"
             )
         return Change(entry)
 

@@ -11,7 +11,7 @@ from ..domain.keys import ConfigKey
 from ..domain.records import ChangeKind, LogEntry
 
 HEARTBEAT: Final = b":\n"
-"""A comment of one line. Without a blank line: some decoders dispatch an empty event at every blank line after an id."""
+"""A comment of one line. No blank line follows: some decoders dispatch an empty event at each one after an id."""
 RESET: Final = f"event: {RESET_EVENT}\ndata: {{}}\n\n".encode()
 """Tells a reader that the changes it missed cannot be replayed exactly: fetch the config again."""
 
@@ -29,6 +29,5 @@ def change_frame(entry: LogEntry, key: ConfigKey, version: int, epoch: str) -> b
         revision=entry.revision,
         deleted=entry.kind is ChangeKind.DELETED,
     )
-    return (
-        f"id: {Position(epoch, entry.revision)}\nevent: {CHANGED_EVENT}\ndata: {dump_change_event(event)}\n\n".encode()
-    )
+    lines = (f"id: {Position(epoch, entry.revision)}", f"event: {CHANGED_EVENT}", f"data: {dump_change_event(event)}")
+    return "\n".join((*lines, "", "")).encode()

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from config_client.crypto import key_id, seal
+from config_client.crypto import seal
 from config_client.types import Format
 
 from ..domain.documents import Document, render_document
@@ -51,9 +51,12 @@ class Payloads:
         """Bytes kept now, bookkeeping included."""
         return self._size
 
-    def sealed(self, document: Document, key: bytes) -> bytes:
-        """Return the content of ``document`` sealed in format 1 under ``key``. A tombstone has no content to seal."""
-        wanted = _PayloadId(key_id(key), SEALED_ENCODING, document.revision)
+    def sealed(self, document: Document, key: bytes, key_id: str) -> bytes:
+        """Return the content of ``document`` sealed in format 1 under ``key``, whose id is ``key_id``.
+
+        A tombstone has no content to seal: ValueError.
+        """
+        wanted = _PayloadId(key_id, SEALED_ENCODING, document.revision)
         payload = self._find(wanted)
         if payload is None:
             payload = seal(_content(document), key)

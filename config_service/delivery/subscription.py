@@ -63,7 +63,6 @@ class Subscription:
     """Frames on their way to one reader. Made by ``Hub.subscribe``; used on one event loop."""
 
     __slots__ = (
-        "__weakref__",
         "_backlog",
         "_ended",
         "_limit",

@@ -61,9 +61,7 @@ def check_document(raw: bytes, limit: int) -> None:
     Raises DocumentTooLargeError or InvalidDocumentError, which point into the document and never repeat a value.
     """
     if len(raw) > limit:
-        raise DocumentTooLargeError(
-            f"document of {len(raw)} bytes is over the limit of {limit} bytes; split the config"
-        )
+        raise DocumentTooLargeError(f"the document has {len(raw)} bytes, over the limit of {limit}; split the config")
     try:
         parse_json_object(raw, strict=True)
     except DocumentError as error:

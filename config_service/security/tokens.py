@@ -65,7 +65,7 @@ class Token:
             )
 
     def require_any(self, right: Right, name: str) -> None:
-        """Return when this token holds ``right`` over config ``name`` in some environment, else raise as ``require``."""
+        """Return when ``right`` over config ``name`` is held in some environment, else raise AccessDeniedError."""
         if not any(right in scope.rights and fnmatchcase(name, scope.configs) for scope in self.scopes):
             raise AccessDeniedError(
                 f"the token's scopes do not grant {right.value} on this config in any environment; "

@@ -286,7 +286,7 @@ class _Session:
             current = self._database.admit(connection) and migrations.is_current(connection)
             self._database.prepare(connection)
         if not current:
-            with self._writes.begin() as connection:
+            with self._database.migrating() as connection:
                 migrations.upgrade(connection)
                 if connection.execute(select(history.c.id)).first() is None:
                     connection.execute(insert(history).values(id=1, epoch=new_epoch(), revision=0, last_token_id=0))

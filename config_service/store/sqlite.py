@@ -10,6 +10,8 @@ import errno
 import os
 import sqlite3
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +25,8 @@ from .lock import FileLock
 URL_FORMS: Final = "sqlite:///relative/path.db or sqlite:////absolute/path.db"
 
 _SCHEME: Final = "sqlite:///"
+_MAGIC: Final = b"SQLite format 3\0"
+"""The first bytes of every database file (SQLite, "Database File Format", section 1.3)."""
 _OWN_TABLES: Final = frozenset({migrations.VERSION_TABLE, "history", "log", "versions", "tokens"})
 _BUSY_TIMEOUT: Final = 1.0
 """Seconds to wait for a lock. Only another program on our file can hold one, and a backup of a page takes less."""
@@ -30,6 +34,8 @@ _WAL_LIMIT: Final = 64 * 2**20
 """Bytes to which the write-ahead log is cut once its content is in the file."""
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+_FOREIGN: Final = "not an SQLite database, or its header is damaged; restore a backup, or give the service another path"
+_DAMAGED: Final = "the file is damaged; restore it from a backup"
 _FULL: Final = "no room to write: free some space on its disk, or raise the quota or file size limit"
 _FAULTS: Final[dict[int, tuple[type[StoreError], str]]] = {
     sqlite3.SQLITE_FULL: (StoreFullError, _FULL),
@@ -38,11 +44,8 @@ _FAULTS: Final[dict[int, tuple[type[StoreError], str]]] = {
     sqlite3.SQLITE_IOERR_SHMSIZE: (StoreFullError, _FULL),
     sqlite3.SQLITE_BUSY: (StoreLockedError, "another program holds a lock on the file; close it and try again"),
     sqlite3.SQLITE_LOCKED: (StoreLockedError, "another program holds a lock on the file; close it and try again"),
-    sqlite3.SQLITE_CORRUPT: (StoreCorruptError, "the file is damaged; restore it from a backup"),
-    sqlite3.SQLITE_NOTADB: (
-        StoreCorruptError,
-        "not an SQLite database, or its header is damaged; restore it from a backup, or give the service another path",
-    ),
+    sqlite3.SQLITE_CORRUPT: (StoreCorruptError, _DAMAGED),
+    sqlite3.SQLITE_NOTADB: (StoreCorruptError, _FOREIGN),
     sqlite3.SQLITE_READONLY: (StoreError, "the file or its directory cannot be written; check owner and permissions"),
     sqlite3.SQLITE_CANTOPEN: (StoreError, "the file cannot be opened; check its directory, owner and permissions"),
     sqlite3.SQLITE_PERM: (StoreError, "the file cannot be opened; check owner and permissions"),
@@ -95,27 +98,40 @@ class SqliteFile:
 
     def reading_engine(self, connections: int) -> Engine:
         """Return an engine on which every statement stands alone and sees the newest commit."""
-        return self._engine(connections, on_return=None)
-
-    def writing_engine(self) -> Engine:
-        """Return an engine of one connection on which every transaction is the only writer from its beginning."""
-        engine = self._engine(1, on_return="rollback")
-        # Left to itself a transaction begins as a reader, and may fail when it turns into a writer.
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        return engine
-
-    def _engine(self, connections: int, on_return: str | None) -> Engine:
         engine = create_engine(
             URL.create("sqlite+pysqlite", database=str(self._path)),
             # No BEGIN of the driver's own: it leaves out SELECT and DDL.
             connect_args={"timeout": _BUSY_TIMEOUT, "isolation_level": None, "check_same_thread": False},
             pool_size=connections,
             max_overflow=0,
-            pool_reset_on_return=on_return,
             hide_parameters=True,
         )
         event.listen(engine, "connect", _configure)
         return engine
+
+    def writing_engine(self) -> Engine:
+        """Return an engine of one connection on which every transaction is the only writer from its beginning."""
+        engine = self.reading_engine(1)
+        # Left to itself a transaction begins as a reader, and may fail when it turns into a writer.
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        return engine
+
+    @contextmanager
+    def migrating(self) -> Iterator[Connection]:
+        """Give a connection whose transaction may rebuild tables, and commit it when every reference still holds.
+
+        Raises StoreCorruptError when one does not.
+        """
+        engine = self.writing_engine()
+        # While a table is rebuilt, what refers to it refers to nothing (SQLite, "ALTER TABLE", section 7).
+        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = OFF"))
+        try:
+            with engine.begin() as connection:
+                yield connection
+                if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+                    raise StoreCorruptError(f"{self._path}: {_DAMAGED}")
+        finally:
+            engine.dispose()
 
     def admit(self, connection: Connection) -> bool:
         """Tell whether the file holds a store (False: it is empty). Changes nothing.
@@ -130,7 +146,7 @@ class SqliteFile:
                 f"{self._path} is a database of another program; nothing was changed: give the service another path"
             )
         if connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
-            raise StoreCorruptError(f"{self._path} is damaged; restore it from a backup")
+            raise StoreCorruptError(f"{self._path}: {_DAMAGED}")
         return True
 
     def prepare(self, connection: Connection) -> None:
@@ -173,12 +189,25 @@ def _make_file(path: Path) -> None:
     """Create ``path`` for its owner alone; SQLite gives the log and the index beside it the same mode."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"{path} is not a regular file; {URL_FORMS} must name one")
+        if status.st_size:
+            _check_header(path, os.read(descriptor, 18), status.st_size)
     finally:
         os.close(descriptor)
-    if not regular:
-        raise StoreError(f"{path} is not a regular file; {URL_FORMS} must name one")
     _keep_entry(path)
+
+
+def _check_header(path: Path, header: bytes, size: int) -> None:
+    """Refuse what SQLite itself would take for an empty database, or for a whole one."""
+    if header[:16] != _MAGIC:
+        raise StoreCorruptError(f"{path}: {_FOREIGN}")
+    page_size = int.from_bytes(header[16:18], "big")
+    log = path.with_name(f"{path.name}-wal")
+    # A page cut in two reads as if zeros followed. After a crash that is no damage: the log beside it has the page.
+    if page_size >= 512 and size % page_size and not (log.exists() and log.stat().st_size):
+        raise StoreCorruptError(f"{path}: {_DAMAGED}")
 
 
 def _keep_entry(path: Path) -> None:

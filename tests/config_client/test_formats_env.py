@@ -82,8 +82,7 @@ def has_form(value: object) -> bool:
     """Return whether ``value`` can be rendered under a usable name."""
     try:
         to_env({"k": value})
-    except DocumentError as error:
-        assert error.path == "/k"
+    except DocumentError:
         return False
     return True
 
@@ -113,13 +112,12 @@ def test_every_list_is_read_back_as_its_json(lists: list[list[object]], tmp_path
     document = {f"k{index}": items for index, items in enumerate(lists)}
     file = tmp_path / "file.env"
     file.write_bytes(to_env(document))
-    readings = [dict(dotenv_values(file)), *(read_by_shell(shell, file) for shell in SHELLS)]
-    for seen in readings:
-        for name, items in document.items():
-            text = seen[name.upper()]
-            assert text is not None
-            assert json.dumps(json.loads(text)) == json.dumps(items)
-            assert len(set(reading[name.upper()] for reading in readings)) == 1
+    by_dotenv = dotenv_values(file)
+    assert {name.upper() for name in document} == by_dotenv.keys()
+    for name, items in document.items():
+        assert json.dumps(json.loads(by_dotenv[name.upper()] or "")) == json.dumps(items)
+    for shell in SHELLS:
+        assert by_dotenv.items() <= read_by_shell(shell, file).items(), shell
 
 
 @pytest.mark.integration
@@ -127,7 +125,8 @@ def test_every_short_text_has_a_form_or_none_is_possible(tmp_path: Path) -> None
     """All texts of up to three awkward characters: what is accepted is read back, and what is refused has no form:
     none of the ways to quote it is read exactly by both."""
     alphabet = "'\"\\$`{} \n#n"
-    accepted, refused = [], []
+    accepted: list[str] = []
+    refused: list[str] = []
     for length in range(4):
         for text in map("".join, itertools.product(alphabet, repeat=length)):
             (accepted if has_form(text) else refused).append(text)
@@ -155,6 +154,7 @@ def test_every_short_text_has_a_form_or_none_is_possible(tmp_path: Path) -> None
         env={},
         cwd=tmp_path,
         capture_output=True,
+        check=True,
         timeout=30,
     )
     readings = done.stdout.decode().split("\0")[:-1]
@@ -314,5 +314,7 @@ def test_values_larger_than_a_program_may_inherit_are_still_read_by_the_shell(tm
     assert dotenv_values(file) == {"BIG": text}
     for shell in SHELLS:
         script = 'set -a; . "$1"; printf %s "$BIG"'
-        done = subprocess.run([*SHELLS[shell], "-c", script, "sh", str(file)], env={}, capture_output=True, timeout=30)
+        done = subprocess.run(
+            [*SHELLS[shell], "-c", script, "sh", str(file)], env={}, capture_output=True, check=True, timeout=30
+        )
         assert done.stdout.decode() == text, shell

@@ -29,9 +29,8 @@ CORE_SCHEMA = {
 class CoreLoader(yaml.SafeLoader):
     """PyYAML's scanner and parser with the types of the YAML 1.2 core schema."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
-
+CoreLoader.yaml_implicit_resolvers = {}
 for _tag, _pattern in CORE_SCHEMA.items():
     CoreLoader.add_implicit_resolver(_tag, _pattern, None)
 # Rendered numbers are plain decimal ones: anything else that resolves to a number fails here, as it should.
@@ -43,15 +42,15 @@ LOADERS = [yaml.SafeLoader, CoreLoader] + ([yaml.CSafeLoader] if yaml.__with_lib
 # Escaped in the output: what ends a line in one version of YAML only, controls, and a byte-order mark.
 UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
-AMBIGUOUS = """
+AMBIGUOUS = r"""
     y n Y N yes no Yes NO on off On OFF true false True FALSE null Null NULL ~
     0 1 -1 +1 00 07 08 0o17 0O17 0x1F 0b11 1_000 0_1 12:30 12:30:00 1:59.5 -190:20:30
     1.0 .5 5. 1. 1e3 1E3 1e+3 1.5e-3 -1e3 +.5 ._5 1__0.5 685_230.15
     .inf -.inf +.Inf .INF .nan .NaN .NAN inf nan Infinity
     2020-01-01 2020-1-1 2020-01-01T00:00:00Z 2001-12-14t21:59:43.10-05:00
-    = << - ? : , [ ] { } # & * ! | > % @ ` ' " \\ -- --- ... !!str !x &a *a - ? - :a a: a:b :: #a a#b
+    = << - ? : , [ ] { } # & * ! | > % @ ` ' " \ -- --- ... !!str !x &a *a - ? - :a a: a:b :: #a a#b
     0xdeadbeef 1.2.3 10.0.0.1 +49 00:00 1/2 50% a,b [a] {a} {a:1}
-""".split()
+""".split()  # noqa: SIM905 - a hundred quoted words would hide what they are
 AWKWARD = [
     "",
     " ",

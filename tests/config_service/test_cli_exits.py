@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from config_service.cli.exits import MEANINGS, CommandError, ExitCode, code_of_refusal, reporting
-from config_service.domain import errors
+from config_service.cli.exits import MEANINGS, CommandError, ExitCode, reporting
+from config_service.domain.errors import InvalidRequestError
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "OPERATIONS.md"
 
@@ -17,32 +17,17 @@ OPERATIONS = Path(__file__).parents[2] / "docs" / "OPERATIONS.md"
 def test_the_exit_codes_are_those_of_the_documentation() -> None:
     """The table in docs/OPERATIONS.md has the same codes with the same meanings, in the same order."""
     section = OPERATIONS.read_text().split("## Exit codes", 1)[1].split("\n## ", 1)[0]
-    documented = [(int(code), meaning) for code, meaning in re.findall(r"^\| (\d+) \| (.+?) \|$", section, re.MULTILINE)]
+    documented = [
+        (int(code), meaning) for code, meaning in re.findall(r"^\| (\d+) \| (.+?) \|$", section, re.MULTILINE)
+    ]
     assert documented == [(code.value, MEANINGS[code]) for code in ExitCode]
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (errors.StoreLockedError("x"), ExitCode.START_FAILED),
-        (errors.WrongMasterKeyError("x"), ExitCode.START_FAILED),
-        (errors.StoreCorruptError("x"), ExitCode.START_FAILED),
-        (errors.InvalidRequestError("x"), ExitCode.INVALID),
-        (errors.InvalidDocumentError("x"), ExitCode.INVALID),
-        (errors.ConflictError("x"), ExitCode.CONFLICT),
-        (errors.ServiceError("x"), ExitCode.UNEXPECTED),
-    ],
-)
-def test_an_error_of_the_service_has_an_exit_code(error: errors.ServiceError, code: ExitCode) -> None:
-    """Errors that the service's own code raises in this process map to the codes of their kind."""
-    assert code_of_refusal(error) == code
 
 
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
         (CommandError("no such thing", ExitCode.NOT_FOUND), 4, "error: no such thing\n"),
-        (errors.StoreLockedError("the store is locked"), 8, "error: the store is locked\n"),
+        (InvalidRequestError("no slug"), 6, "error: no slug\n"),
     ],
 )
 def test_a_foreseen_failure_is_one_sentence(

@@ -422,7 +422,15 @@ def test_an_unreachable_service_ends_with_7() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    [" ", "localhost:8080", "ftp://host", "http://", "http://u:hunter2@host", "http://h/?hunter2=1", "http://h:hunter2"],
+    [
+        " ",
+        "localhost:8080",
+        "ftp://host",
+        "http://",
+        "http://u:hunter2@host",
+        "http://h/?hunter2=1",
+        "http://h:hunter2",
+    ],
 )
 def test_an_address_that_is_none_is_refused_without_repeating_it(url: str) -> None:
     """A wrong address is wrong usage; it is not repeated, because it may hold a password."""

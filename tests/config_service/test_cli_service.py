@@ -293,7 +293,11 @@ def test_dev_ignores_the_settings_of_production(start: Start, tmp_path: Path, ke
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [({"thesis.txt": "x"}, "empty"), ({"master.key": "not a key"}, "master.key"), ({"master.key": "\xff"}, "master.key")],
+    [
+        ({"thesis.txt": "x"}, "empty"),
+        ({"master.key": "not a key"}, "master.key"),
+        ({"master.key": "\xff"}, "master.key"),
+    ],
 )
 def test_dev_does_not_take_over_a_foreign_directory(tmp_path: Path, content: dict[str, str], told: str) -> None:
     """A directory that `dev` did not make is refused in one sentence and left as it is."""

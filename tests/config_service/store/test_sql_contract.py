@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -21,27 +21,44 @@ from config_service.testing import StoreContract
 
 
 class Turnstile:
-    """Stops the first commit of an engine that comes by, until opened; the others pass."""
+    """Stops the next commit of any engine while it is armed; the others pass."""
 
     def __init__(self) -> None:
-        self._free = threading.Semaphore(1)
+        self._armed = threading.Semaphore(0)
         self._reached = threading.Event()
         self._opened = threading.Event()
 
     def pass_by(self, _connection: Connection) -> None:
-        if self._free.acquire(blocking=False):
+        if self._armed.acquire(blocking=False):
             self._reached.set()
             assert self._opened.wait(30)
 
     async def reached(self) -> None:
         assert await asyncio.to_thread(self._reached.wait, 30)
 
-    def open(self) -> None:
-        self._opened.set()
+    @asynccontextmanager
+    async def armed(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        self._reached.clear()
+        self._opened.clear()
+        self._armed.release()
+        try:
+            yield self.reached
+        finally:
+            self._opened.set()
+
+
+TURNSTILE = Turnstile()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _turnstile_before_every_commit() -> Iterator[None]:
+    event.listen(Engine, "commit", TURNSTILE.pass_by)
+    yield
+    event.remove(Engine, "commit", TURNSTILE.pass_by)
 
 
 class SqliteContract(StoreContract):
-    """The contract on SQLite; the tests below run it as it is and with a law broken."""
+    """The contract on SQLite; below it runs as it is, and on stores with a law broken."""
 
     store_type: type[SqlStore] = SqlStore
 
@@ -49,23 +66,9 @@ class SqliteContract(StoreContract):
         """Return a store in a file of ``directory``."""
         return self.store_type(f"sqlite:///{directory}/store.db")
 
-    @pytest.fixture(autouse=True)
-    def _listeners_removed(self) -> Iterator[None]:
-        self._listeners: list[Callable[[Connection], None]] = []
-        yield
-        for listener in self._listeners:
-            event.remove(Engine, "commit", listener)
-
-    @asynccontextmanager
-    async def stalled(self, store: ConfigStore) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    def stalled(self, store: ConfigStore) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
         """Stop the store's thread that writes where SQLAlchemy is about to commit."""
-        turnstile = Turnstile()
-        self._listeners.append(turnstile.pass_by)
-        event.listen(Engine, "commit", turnstile.pass_by)
-        try:
-            yield turnstile.reached
-        finally:
-            turnstile.open()
+        return TURNSTILE.armed()
 
 
 class TestSqlite(SqliteContract):
@@ -144,22 +147,6 @@ class ChecksAnything(SqlStore):
         return candidate
 
 
-class ReadsWhenWritten(SqlStore):
-    """Makes readers wait for the writer."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self._turn = asyncio.Lock()
-
-    async def commit_version(self, change: NewVersion) -> Version:
-        async with self._turn:
-            return await super().commit_version(change)
-
-    async def log(self, after: int, limit: int) -> list[LogEntry]:
-        async with self._turn:
-            return await super().log(after, limit)
-
-
 class Overtakes(SqlStore):
     """Tells a change before it is durable, whenever another one is still on its way."""
 
@@ -199,5 +186,19 @@ class Overtakes(SqlStore):
         (Overtakes, "test_commit_order_is_revision_order_with_a_stalled_writer"),
     ],
 )
-class TestBroken(SqliteContract):
-    """The suite against stores that break one law each."""
+def test_a_store_that_breaks_a_law_fails_the_suite(broken: type[SqlStore], law: str, tmp_path: Path) -> None:
+    """The suite is not satisfied by whatever it is given: each of these stores breaks one law, and is caught at it."""
+
+    class Contract(SqliteContract):
+        store_type = broken
+
+    with pytest.raises((AssertionError, VersionConflictError, pytest.fail.Exception)):
+        getattr(Contract(), law)(tmp_path)
+
+
+def test_a_suite_that_is_given_no_store_says_what_is_missing(tmp_path: Path) -> None:
+    """Forgetting one of the two things that a subclass has to provide is an error, and no suite that passes."""
+    with pytest.raises(NotImplementedError):
+        StoreContract().create_store(tmp_path)
+    with pytest.raises(NotImplementedError):
+        StoreContract().stalled(SqlStore(f"sqlite:///{tmp_path}/store.db"))

@@ -11,7 +11,7 @@ from typing import Final
 
 from ...domain.keys import ConfigKey
 from ...domain.records import Version
-from ..protocol import ConfigStore, VersionConflictError
+from ...store.protocol import ConfigStore, VersionConflictError
 from .suite import ORDERS, StoreSuite, new_token, new_version, scenario
 
 _WRITERS: Final = 8
@@ -50,7 +50,9 @@ class ConcurrencyLaws(StoreSuite):
                 seen += [entry.revision for entry in await store.log(seen[-1] if seen else 0, 5)]
                 assert seen == list(range(1, len(seen) + 1))
             await writing
-            assert (await store.position()).revision == _WRITERS * _CHANGES
+            while page := await store.log(seen[-1], 5):
+                seen += [entry.revision for entry in page]
+            assert seen == list(range(1, _WRITERS * _CHANGES + 1))
 
     @scenario
     async def test_commit_order_is_revision_order_with_a_stalled_writer(self, tmp_path: Path) -> None:
@@ -72,15 +74,31 @@ class ConcurrencyLaws(StoreSuite):
     async def test_a_cancelled_commit_is_made_wholly_or_not_at_all(self, tmp_path: Path) -> None:
         """Cancelling at any moment leaves no half change and does not block the next writer."""
         async with self.opened(tmp_path) as store:
-            for ticks in range(24):
-                key = ConfigKey(f"cancelled-{ticks}")
+            for attempt in range(22):
+                key = ConfigKey(f"cancelled-{attempt}")
                 commit = asyncio.ensure_future(store.commit_version(new_version(key)))
-                for _ in range(ticks % 12):
+                for _ in range(attempt and 2 ** (attempt // 2)):
                     await asyncio.sleep(0)
                 commit.cancel()
                 await asyncio.gather(commit, return_exceptions=True)
-                await store.commit_version(new_version(ConfigKey(f"next-{ticks}")))
+                await store.commit_version(new_version(ConfigKey(f"next-{attempt}")))
                 assert len(await store.versions(key)) <= 1
+
+    @scenario
+    async def test_cancelling_a_stalled_commit_and_those_behind_it_blocks_nobody(self, tmp_path: Path) -> None:
+        """Neither the commit that is about to be durable nor one that waits for it holds up the next when cancelled."""
+        async with self.opened(tmp_path) as store:
+            async with self.stalled(store) as held:
+                stalled = asyncio.ensure_future(store.commit_version(new_version(ConfigKey("stalled"))))
+                await held()
+                waiting = asyncio.ensure_future(store.commit_version(new_version(ConfigKey("waiting"))))
+                await asyncio.sleep(0)
+                stalled.cancel()
+                waiting.cancel()
+                next_one = asyncio.ensure_future(store.commit_version(new_version(ConfigKey("next"))))
+                await asyncio.sleep(0)
+            await asyncio.gather(stalled, waiting, return_exceptions=True)
+            assert (await asyncio.wait_for(next_one, 5)).version == 1
 
     @scenario
     async def test_the_newest_versions_of_many_keys_are_yielded_while_they_change(self, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from config_client.protocol import Position
 from ...domain.keys import ConfigKey
 from ...domain.records import ChangeKind, LogEntry, NewToken, NewVersion, StoredToken, Version
 from ...domain.scopes import SERVICE_SCOPES, Scope
-from ..protocol import ConfigStore
+from ...store.protocol import ConfigStore
 
 _Suite = TypeVar("_Suite", bound="StoreSuite")
 

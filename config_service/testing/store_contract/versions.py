@@ -13,7 +13,7 @@ import pytest
 
 from ...domain.keys import ConfigKey
 from ...domain.records import ChangeKind, Version
-from ..protocol import VersionConflictError
+from ...store.protocol import VersionConflictError
 from .suite import HUGE, ORDERS, StoreSuite, everything, new_version, scenario, told
 
 ALIKE: Final = (

@@ -1,0 +1,78 @@
+"""`init` and `serve`: from settings to a store with its first token, or to a service that accepts connections.
+
+Names the concrete application and server, and is imported only when one of these commands runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..app import opened
+from ..domain.errors import ServiceError
+from ..operations import Operations
+from ..server import run
+from ..settings import Settings
+from .exits import CommandError, ExitCode
+from .output import print_line, print_note
+
+ADMIN_NAME = "admin"
+
+
+@contextmanager
+def start_failures() -> Iterator[None]:
+    """Turn what keeps settings, store or server from starting into the command's end."""
+    try:
+        yield
+    except ServiceError as error:
+        failure = CommandError(str(error), ExitCode.START_FAILED)
+    else:
+        return
+    raise failure
+
+
+def init_store(store_url: str | None, *, recover: bool) -> None:
+    """Create the store and print its first admin token; with ``recover`` add one to a store that has tokens.
+
+    Raises CommandError.
+    """
+    with start_failures():
+        secret = asyncio.run(_mint_admin(_settings(store_url=store_url), recover))
+    print_line(secret)
+    print_note("This admin token is shown this once: keep it, and give it to `config-service` as CONFIG_SERVER_TOKEN.")
+
+
+def serve_store(*, host: str | None, port: int | None, store_url: str | None) -> None:
+    """Serve until SIGTERM or SIGINT. What is None is left to the settings. Raises CommandError."""
+    with start_failures():
+        run(_settings(host=host, port=port, store_url=store_url), prepare=_warn_without_token, announce=_announce)
+
+
+async def _mint_admin(settings: Settings, recover: bool) -> str:
+    async with opened(settings) as operations:
+        if _is_initialised(operations) and not recover:
+            raise CommandError(
+                "the store has tokens already, and nothing was changed: use an admin token with "
+                "`config-service token create`, or, when all of them are lost, `config-service init --recover`",
+                ExitCode.CONFLICT,
+            )
+        return (await operations.tokens.bootstrap(ADMIN_NAME)).secret
+
+
+async def _warn_without_token(operations: Operations) -> None:
+    if not _is_initialised(operations):
+        print_note("warning: the store has no token, so nobody can use it: stop, and run `config-service init`")
+
+
+def _is_initialised(operations: Operations) -> bool:
+    """Tell whether the store ever had a token: nothing changes without one, so the first change was its creation."""
+    return operations.position.revision > 0
+
+
+def _announce(url: str) -> None:
+    print_note(f"Listening on {url}")
+
+
+def _settings(**options: str | int | None) -> Settings:
+    return Settings.load(**{name: value for name, value in options.items() if value is not None})

@@ -1,0 +1,295 @@
+"""What the service's tests share: a store in memory that fails on demand, a clock to set, and a whole application.
+
+Async tests run under anyio's own pytest plugin: fixtures and test share one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import unquote
+
+import httpx
+import pytest
+
+from config_client.protocol import Position
+from config_service.app import Application, create_app
+from config_service.domain.keys import ConfigKey
+from config_service.domain.records import ChangeKind, LogEntry, NewToken, NewVersion, StoredToken, Version
+from config_service.domain.scopes import SERVICE_SCOPES, Scope
+from config_service.operations import Operations
+from config_service.security.tokens import MintedToken
+from config_service.settings import Settings
+from config_service.store.protocol import VersionConflictError
+
+EPOCH = "0123456789ab0123456789ab"
+MASTER_KEY = "5a" * 32
+
+
+class MemoryStore:
+    """A store of record that forgets. ``fail`` makes the next commit raise; ``gate``, while cleared, holds it up."""
+
+    def __init__(self) -> None:
+        self.epoch = EPOCH
+        self.entries: list[LogEntry] = []
+        self.held: dict[ConfigKey, list[Version]] = {}
+        self.held_tokens: list[StoredToken] = []
+        self.check: bytes | None = None
+        self.opened = 0
+        self.fail: Exception | None = None
+        self.fail_reads: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.committed = asyncio.Event()
+
+    async def open(self) -> None:
+        self._raise(self.fail_reads)
+        self.opened += 1
+
+    async def close(self) -> None:
+        self.opened = 0
+
+    async def position(self) -> Position:
+        return Position(self.epoch, len(self.entries))
+
+    async def seal_check(self, candidate: bytes) -> bytes:
+        self.check = self.check or candidate
+        return self.check
+
+    async def commit_version(self, change: NewVersion) -> Version:
+        await self._pass()
+        versions = self.held.setdefault(change.key, [])
+        if change.base != len(versions):
+            raise VersionConflictError(change.key, change.base, len(versions))
+        version = Version(
+            key=change.key,
+            version=change.version,
+            revision=len(self.entries) + 1,
+            kind=change.kind,
+            changed_by=change.changed_by,
+            timestamp=change.timestamp,
+            document=change.document,
+            source_version=change.source_version,
+        )
+        versions.append(version)
+        self._log(change.kind, change.changed_by, change.timestamp, key=change.key, version=change.version)
+        return version
+
+    async def commit_token(self, token: NewToken) -> tuple[StoredToken, LogEntry]:
+        await self._pass()
+        fields = {name.name: getattr(token, name.name) for name in dataclasses.fields(token)}
+        stored = StoredToken(id=len(self.held_tokens) + 1, **fields)
+        self.held_tokens.append(stored)
+        entry = self._log(ChangeKind.TOKEN_CREATED, token.created_by, token.created_at, token_id=stored.id)
+        return stored, entry
+
+    async def revoke_token(self, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
+        await self._pass()
+        for index, token in enumerate(self.held_tokens):
+            if token.id == token_id and token.revoked_at is None:
+                self.held_tokens[index] = dataclasses.replace(token, revoked_at=at)
+                return self._log(ChangeKind.TOKEN_REVOKED, revoked_by, at, token_id=token_id)
+        return None
+
+    async def log(self, after: int, limit: int) -> list[LogEntry]:
+        self._raise(self.fail_reads)
+        await asyncio.sleep(0)
+        return self.entries[after : after + limit]
+
+    async def newest_versions(self) -> AsyncIterator[Version]:
+        for versions in list(self.held.values()):
+            yield versions[-1]
+
+    async def versions(self, key: ConfigKey) -> list[Version]:
+        self._raise(self.fail_reads)
+        return list(self.held.get(key, []))
+
+    async def version(self, key: ConfigKey, number: int) -> Version | None:
+        self._raise(self.fail_reads)
+        return next((one for one in self.held.get(key, []) if one.version == number), None)
+
+    async def tokens(self) -> list[StoredToken]:
+        return list(self.held_tokens)
+
+    async def _pass(self) -> None:
+        await self.gate.wait()
+        failure, self.fail = self.fail, None
+        self._raise(failure)
+        self.committed.set()
+
+    @staticmethod
+    def _raise(failure: Exception | None) -> None:
+        if failure is not None:
+            raise failure
+
+    def _log(
+        self,
+        kind: ChangeKind,
+        changed_by: int,
+        timestamp: datetime,
+        key: ConfigKey | None = None,
+        version: int | None = None,
+        token_id: int | None = None,
+    ) -> LogEntry:
+        entry = LogEntry(len(self.entries) + 1, kind, changed_by, timestamp, key, version, token_id)
+        self.entries.append(entry)
+        return entry
+
+
+class Clock:
+    """The present, as the test sets it."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 31, 12, 0, 0, 250, tzinfo=timezone.utc)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass
+class RawAnswer:
+    """What a request without any client in between was answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, dict[str, str]]:
+        parsed: dict[str, dict[str, str]] = json.loads(self.body)
+        return parsed
+
+
+@dataclass
+class Service:
+    """A started application with an admin token, and ways to talk to it."""
+
+    app: Application
+    store: MemoryStore
+    clock: Clock
+    admin: MintedToken
+    _clients: list[httpx.AsyncClient] = field(default_factory=list)
+
+    @property
+    def operations(self) -> Operations:
+        return self.app.operations
+
+    async def mint(self, *scopes: str, environment: str = "default", expires_at: datetime | None = None) -> MintedToken:
+        granted = [Scope.parse(scope) for scope in scopes] or SERVICE_SCOPES
+        return await self.operations.tokens.create(
+            self.admin.token, "test", environment=environment, scopes=granted, expires_at=expires_at
+        )
+
+    async def publish(
+        self, name: str, content: bytes = b"{}", environment: str = "default", label: str = "main"
+    ) -> int:
+        key = ConfigKey.of(name, environment, label)
+        outcome = await self.operations.publish(self.admin.token, key, content)
+        return outcome.document.version
+
+    def client(self, minted: MintedToken | None = None, headers: dict[str, str] | None = None) -> httpx.AsyncClient:
+        """Return an HTTP client on this very loop; without ``minted`` it sends no token."""
+        token = {"X-Service-Token": minted.secret} if minted else {}
+        transport = httpx.ASGITransport(app=self.app)
+        client = httpx.AsyncClient(transport=transport, base_url="http://service", headers=token | (headers or {}))
+        self._clients.append(client)
+        return client
+
+    async def raw(
+        self,
+        raw_path: bytes,
+        *,
+        method: str = "GET",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        query: bytes = b"",
+        body: tuple[dict[str, object], ...] = ({"type": "http.request", "body": b"", "more_body": False},),
+    ) -> RawAnswer:
+        """Call the application with exactly these bytes, which no client would send."""
+        sent: list[dict[str, Any]] = []
+        messages = iter(body)
+
+        async def receive() -> dict[str, object]:
+            return next(messages, {"type": "http.disconnect"})
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": unquote(raw_path.decode("latin-1")),
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": list(headers),
+            "server": ("127.0.0.1", 80),
+            "client": ("127.0.0.1", 1),
+        }
+        await self.app(scope, receive, send)
+        told: dict[str, str] = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return RawAnswer(sent[0]["status"], told, b"".join(message.get("body", b"") for message in sent[1:]))
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.aclose()
+        await self.app.stop()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The service runs on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture
+def epoch() -> str:
+    return EPOCH
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def store(anyio_backend: str) -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings.load(master_key=MASTER_KEY, store_url="sqlite:///unused.db", max_document_bytes=4096)
+
+
+@pytest.fixture
+async def start(store: MemoryStore, clock: Clock, settings: Settings) -> AsyncIterator[Callable[..., Any]]:
+    """Start an application on a store; each call starts a further one, as a restart does."""
+    services: list[Service] = []
+
+    async def begin(**changes: object) -> Service:
+        app = create_app(settings.model_copy(update=changes), store, clock)
+        await app.start()
+        admin = await app.operations.tokens.bootstrap("admin")
+        services.append(Service(app, store, clock, admin))
+        return services[-1]
+
+    yield begin
+    for service in services:
+        await service.close()
+
+
+@pytest.fixture
+async def service(start: Callable[..., Any]) -> Service:
+    """A started application with an admin token."""
+    begun: Service = await start()
+    return begun

@@ -1,0 +1,246 @@
+"""The feed: memory equals the store, in the order of revisions, whichever way changes arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from config_service.delivery.feed import Change, Feed
+from config_service.delivery.hub import Hub
+from config_service.delivery.running import Running
+from config_service.delivery.subscription import End, Interest, Subscription
+from config_service.domain.errors import StoreCorruptError, StoreError
+from config_service.domain.keys import ConfigKey
+from config_service.domain.records import ChangeKind, NewToken, NewVersion, Version
+from config_service.domain.scopes import SERVICE_SCOPES
+from config_service.security.at_rest import Vault
+from config_service.security.tokens import Token, TokenRegistry, hash_secret
+
+pytestmark = pytest.mark.anyio
+VAULT = Vault(bytes(range(32)))
+ORDERS = ConfigKey("orders")
+
+
+class Memory:
+    """Everything that a feed writes."""
+
+    def __init__(self, store: Any, clock: Any) -> None:
+        self.store, self.clock = store, clock
+        self.running, self.tokens = Running(), TokenRegistry()
+        self.hub = Hub(clock=clock, queue_frames=1000, heartbeat_interval=5.0)
+        self.feed = Feed(store=store, vault=VAULT, running=self.running, tokens=self.tokens, hub=self.hub)
+
+    async def commit(self, base: int, content: bytes | None = b"{}", key: ConfigKey = ORDERS) -> Version:
+        sealed = None if content is None else VAULT.seal_document(content, key, base + 1)
+        kind = ChangeKind.DELETED if content is None else ChangeKind.PUBLISHED
+        version: Version = await self.store.commit_version(NewVersion(key, base, sealed, kind, 1, self.clock()))
+        return version
+
+    async def commit_token(self, secret: str = "cst_x") -> Change:
+        digest = hash_secret(secret)
+        keys = (VAULT.seal_token_key(b"k" * 32, digest),)
+        stored, entry = await self.store.commit_token(
+            NewToken("t", digest, keys, "default", SERVICE_SCOPES, 0, self.clock())
+        )
+        return Change(entry, token=stored)
+
+    def subscribe(self, token: Token) -> Subscription:
+        return self.hub.subscribe(Interest(token, "orders", "main"))
+
+    def content(self, key: ConfigKey = ORDERS) -> bytes | None:
+        document = self.running.get(key)
+        return document.content if document else None
+
+
+@pytest.fixture
+async def memory(store: Any, clock: Any) -> Memory:
+    return Memory(store, clock)
+
+
+def revisions(frames: bytes | None) -> list[int]:
+    lines = (frames or b"").decode().splitlines()
+    return [int(line.rpartition("-")[2]) for line in lines if line.startswith("id: ")]
+
+
+async def test_a_start_loads_what_is_stored(memory: Memory, epoch: str) -> None:
+    """Newest versions, tombstones and tokens, at the store's position."""
+    await memory.commit(0, b'{"a": 1}')
+    await memory.commit(1, b'{"a": 2}')
+    await memory.commit(0, None, ConfigKey("gone"))
+    await memory.commit_token()
+    await memory.feed.start()
+    assert memory.content() == b'{"a": 2}'
+    gone = memory.running.get(ConfigKey("gone"))
+    assert gone is not None
+    assert gone.deleted
+    assert memory.tokens.authenticate("cst_x", memory.clock()).id == 1
+    assert str(memory.feed.position) == f"{epoch}-4"
+
+
+async def test_a_restart_remembers_what_can_be_replayed(memory: Memory, epoch: str) -> None:
+    """The history is read from the log: a reader that was connected before the restart misses nothing."""
+    token = (await memory.commit_token()).token
+    assert token is not None
+    await memory.commit(0)
+    await memory.commit(1)
+    await memory.feed.start()
+    held = memory.tokens.get(token.id)
+    assert held is not None
+    subscription = memory.hub.subscribe(Interest(held, "orders", "main"), f"{epoch}-1")
+    assert revisions(await subscription.next()) == [2, 3]
+
+
+async def test_a_history_longer_than_the_replay_begins_at_its_floor(
+    memory: Memory, epoch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the latest changes are read at a start, page by page."""
+    monkeypatch.setattr("config_service.delivery.feed.CAPACITY", 5)
+    monkeypatch.setattr("config_service.delivery.feed._PAGE", 2)
+    token = (await memory.commit_token()).token
+    assert token is not None
+    for base in range(9):
+        await memory.commit(base)
+    await memory.feed.start()
+    held = memory.tokens.get(token.id)
+    assert held is not None
+    interest = Interest(held, "orders", "main")
+    assert revisions(await memory.hub.subscribe(interest, f"{epoch}-5").next()) == [6, 7, 8, 9, 10]
+    assert memory.hub.subscribe(interest, f"{epoch}-4").replay.value == "reset"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+async def test_offers_in_any_order_are_applied_in_the_order_of_revisions(
+    memory: Memory, order: tuple[int, ...]
+) -> None:
+    """Each change is served when its own offer returns, and heard exactly once."""
+    await memory.feed.start()
+    made = await memory.commit_token()
+    await memory.feed.offer(made)
+    token = memory.tokens.get(1)
+    assert token is not None
+    subscription = memory.subscribe(token)
+    versions = [await memory.commit(base, b'{"n": %d}' % base) for base in range(4)]
+    for index in order:
+        await memory.feed.offer(Change.of_version(versions[index]))
+        served = memory.running.get(ORDERS)
+        assert served is not None
+        assert served.version >= versions[index].version
+    assert revisions(await subscription.next()) == [2, 3, 4, 5]
+    assert memory.feed.position.revision == 5
+
+
+async def test_offers_at_once_are_applied_once(memory: Memory) -> None:
+    """Concurrent offers and readers of the log do not apply anything twice."""
+    await memory.feed.start()
+    await memory.feed.offer(await memory.commit_token())
+    token = memory.tokens.get(1)
+    assert token is not None
+    subscription = memory.subscribe(token)
+    versions = [await memory.commit(base) for base in range(30)]
+    offers = [memory.feed.offer(Change.of_version(version)) for version in reversed(versions)]
+    await asyncio.gather(*offers, memory.feed.catch_up())
+    assert revisions(await subscription.next()) == list(range(2, 32))
+
+
+async def test_a_change_that_waits_is_applied_as_soon_as_it_can_be(memory: Memory) -> None:
+    """When what came before cannot be read, the offer fails, but its change is not lost."""
+    await memory.feed.start()
+    first, second = await memory.commit(0, b'{"n": 1}'), await memory.commit(1, b'{"n": 2}')
+    memory.store.fail_reads = StoreError("the disk is away")
+    with pytest.raises(StoreError):
+        await memory.feed.offer(Change.of_version(second))
+    assert memory.content() is None
+    await memory.feed.offer(Change.of_version(first))
+    assert memory.content() == b'{"n": 2}'
+
+
+async def test_changes_made_elsewhere_are_read_from_the_log(memory: Memory) -> None:
+    """Versions, deletions, tokens and revocations."""
+    await memory.feed.start()
+    await memory.commit_token("cst_a")
+    await memory.commit(0)
+    await memory.commit(1, None)
+    await memory.commit_token("cst_b")
+    await memory.store.revoke_token(1, 0, memory.clock())
+    await memory.feed.catch_up()
+    assert memory.content() is None
+    assert memory.tokens.authenticate("cst_b", memory.clock()).id == 2
+    revoked = memory.tokens.get(1)
+    assert revoked is not None
+    assert revoked.revoked_at is not None
+
+
+async def test_a_revocation_ends_streams(memory: Memory) -> None:
+    """Wherever it was made."""
+    await memory.feed.start()
+    await memory.feed.offer(await memory.commit_token())
+    token = memory.tokens.get(1)
+    assert token is not None
+    subscription = memory.subscribe(token)
+    await memory.store.revoke_token(1, 0, memory.clock())
+    await memory.feed.catch_up()
+    assert subscription.ended is End.REVOKED
+
+
+async def test_a_document_that_does_not_open_stops_the_start(memory: Memory) -> None:
+    """Never garbage, and never a service that quietly lacks a config."""
+    version = await memory.commit(0)
+    memory.store.held[ORDERS][0] = replace(version, document=b"\x01" + b"\x00" * 40)
+    with pytest.raises(StoreCorruptError, match=r"orders .* version 1"):
+        await memory.feed.start()
+
+
+async def test_a_log_that_names_what_is_not_there_is_a_damaged_store(memory: Memory) -> None:
+    """A version or token of the log that the store does not have is told with its revision."""
+    await memory.feed.start()
+    await memory.commit(0)
+    memory.store.held[ORDERS].clear()
+    with pytest.raises(StoreCorruptError, match="revision 1"):
+        await memory.feed.catch_up()
+    memory.store.entries.clear()
+    await memory.commit_token()
+    memory.store.held_tokens.clear()
+    with pytest.raises(StoreCorruptError, match="token 1"):
+        await memory.feed.catch_up()
+
+
+async def test_a_gap_in_the_log_is_a_damaged_store(memory: Memory) -> None:
+    """A missing revision must neither be skipped nor waited for."""
+    await memory.feed.start()
+    await memory.commit(0)
+    await memory.commit(1)
+    del memory.store.entries[0]
+    with pytest.raises(StoreCorruptError, match="no revision 1"):
+        await memory.feed.catch_up()
+
+
+async def test_a_log_that_ends_before_its_position_is_a_damaged_store(memory: Memory) -> None:
+    """The counter says more than the log holds."""
+    await memory.commit(0)
+    position = await memory.store.position()
+
+    async def beyond() -> Any:
+        return replace(position, revision=9)
+
+    memory.store.position = beyond
+    with pytest.raises(StoreCorruptError, match="ends at revision 1"):
+        await memory.feed.start()
+
+
+async def test_what_is_committed_during_a_start_is_heard_once(memory: Memory) -> None:
+    """A version newer than the position that the start began from is caught up with, not lost."""
+    await memory.commit(0)
+    position = await memory.store.position()
+    await memory.commit(1, b'{"late": true}')
+
+    async def earlier() -> Any:
+        return position
+
+    memory.store.position = earlier
+    await memory.feed.start()
+    assert memory.content() == b'{"late": true}'
+    assert memory.feed.position.revision == 2

@@ -1,0 +1,44 @@
+"""A program for the crash tests: commits from several tasks to the store in ``argv[1]``, and reports what came back.
+
+Writes ``open`` once the store is open, then one line per commit that has returned: name, version, revision, and the
+document's SHA-256. ``argv[2]`` seeds the sizes. It is meant to be killed; by itself it ends after thousands of commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import sys
+
+from config_service.domain.keys import ConfigKey
+from config_service.store.sql import SqlStore
+from config_service.testing import new_version
+
+WRITERS = 4
+COMMITS = 2_000
+
+
+def report(line: str) -> None:
+    os.write(1, f"{line}\n".encode())
+
+
+async def write(store: SqlStore, name: str, chance: random.Random) -> None:
+    base = len(await store.versions(ConfigKey(name)))
+    for number in range(base, base + COMMITS):
+        document = chance.randbytes(chance.choice((10, 1_000, 20_000)))
+        version = await store.commit_version(new_version(ConfigKey(name), number, document))
+        report(f"{name} {version.version} {version.revision} {hashlib.sha256(document).hexdigest()}")
+
+
+async def main() -> None:
+    store = SqlStore(f"sqlite:///{sys.argv[1]}")
+    await store.open()
+    report("open")
+    seed = int(sys.argv[2])
+    await asyncio.gather(*(write(store, f"config-{n}", random.Random(seed * WRITERS + n)) for n in range(WRITERS)))
+    await store.close()
+
+
+asyncio.run(main())

@@ -1,0 +1,174 @@
+"""The schema's migrations: they make what ``schema`` declares, and go up and down with data in it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import OperationalError
+
+from config_service.domain.errors import StoreCorruptError, StoreError
+from config_service.store import migrations
+from config_service.store.schema import metadata
+from config_service.store.sql import SqlStore
+from config_service.store.sqlite import SqliteFile
+from config_service.testing import new_token, new_version
+
+NEXT = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "test_next"
+down_revision = "{head}"
+
+
+def upgrade():
+    with op.batch_alter_table("{table}") as changed:
+        changed.add_column(sa.Column("note", sa.Text))
+    op.execute("UPDATE {table} SET note = 'made before'")
+
+
+def downgrade():
+    with op.batch_alter_table("{table}") as changed:
+        changed.drop_column("note")
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def database(path: Path) -> SqliteFile:
+    return SqliteFile.from_url(f"sqlite:///{path}")
+
+
+def fill(path: Path, base: int = 0) -> int:
+    """Put something into every table; return the revision after it."""
+
+    async def scenario() -> int:
+        store = SqlStore(f"sqlite:///{path}")
+        await store.open()
+        await store.commit_version(new_version(base=base))
+        await store.commit_version(new_version(base=base + 1, document=None))
+        _, entry = await store.commit_token(new_token())
+        await store.close()
+        return entry.revision
+
+    return asyncio.run(scenario())
+
+
+def rows_of(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
+    return {
+        table.name: [tuple(row) for row in connection.execute(table.select())] for table in metadata.tables.values()
+    }
+
+
+def spelled(connection: Connection) -> dict[str, list[str]]:
+    """Return the definition of every table and index, as lines in no order."""
+    master = connection.execute(text("SELECT name, sql FROM sqlite_master"))
+    return {name: sorted(line.strip(" ,\t") for line in (sql or "").splitlines()) for name, sql in master}
+
+
+def test_the_migrations_make_what_the_schema_declares(database: SqliteFile) -> None:
+    """Tables, columns, keys and names of constraints, as Alembic compares them, and as the database spells them."""
+    with database.migrating() as connection:
+        migrations.upgrade(connection)
+        context = MigrationContext.configure(connection, opts={"target_metadata": metadata})
+        assert compare_metadata(context, metadata) == []
+        migrated = spelled(connection)
+        migrations.downgrade(connection, "base")
+        metadata.create_all(connection)
+        declared = spelled(connection)
+    assert migrated == declared
+
+
+def test_there_is_one_line_of_migrations(database: SqliteFile) -> None:
+    """Every revision follows exactly one other, so that ``head`` means something."""
+    with database.migrating() as connection:
+        scripts = ScriptDirectory.from_config(migrations.configuration(connection))
+    assert len(scripts.get_heads()) == 1
+    assert len(scripts.get_bases()) == 1
+
+
+def test_down_and_up_again_makes_an_empty_store(database: SqliteFile, path: Path) -> None:
+    """Going down to the base takes every table away, and coming up makes them again."""
+    fill(path)
+    with database.migrating() as connection:
+        assert migrations.is_current(connection)
+        migrations.downgrade(connection, "base")
+        assert inspect(connection).get_table_names() == [migrations.VERSION_TABLE]
+        assert not migrations.is_current(connection)
+        migrations.upgrade(connection)
+        assert migrations.is_current(connection)
+        assert not any(rows_of(connection).values())
+
+
+def next_to_come(connection: Connection, directory: Path, table: str) -> Config:
+    """Return the configuration with one more migration, which rebuilds ``table`` as SQLite makes it."""
+    config = migrations.configuration(connection)
+    scripts = ScriptDirectory.from_config(config)
+    (directory / "next_to_come.py").write_text(NEXT.format(head=scripts.get_current_head(), table=table))
+    config.set_main_option("version_locations", os.pathsep.join((scripts.versions, str(directory))))
+    return config
+
+
+@pytest.mark.parametrize("table", [table.name for table in metadata.sorted_tables])
+def test_data_outlives_a_migration_up_and_down(table: str, database: SqliteFile, path: Path) -> None:
+    """Rebuilding a table, also one that others refer to, loses no row in either direction."""
+    fill(path)
+    with database.migrating() as connection:
+        before = rows_of(connection)
+        command.upgrade(next_to_come(connection, path.parent, table), "head")
+    with database.migrating() as connection:
+        assert set(connection.execute(text(f"SELECT note FROM {table}")).scalars()) == {"made before"}
+        assert rows_of(connection) == before
+        with pytest.raises(StoreError, match="newer version of the service"):
+            migrations.is_current(connection)
+        command.downgrade(next_to_come(connection, path.parent, table), "-1")
+    with database.migrating() as connection:
+        assert migrations.is_current(connection)
+        assert rows_of(connection) == before
+    assert fill(path, base=2) == 6
+
+
+def test_a_migration_that_fails_leaves_the_old_schema(database: SqliteFile, path: Path) -> None:
+    """All of a migration happens or nothing of it, DDL included: the store opens again as it was."""
+    fill(path)
+
+    def upgrade_and_fail() -> None:
+        with database.migrating() as connection:
+            command.upgrade(next_to_come(connection, path.parent, "versions"), "head")
+            connection.execute(text("INSERT INTO nowhere VALUES (1)"))
+
+    with database.migrating() as connection:
+        before = rows_of(connection)
+    with pytest.raises(OperationalError, match="nowhere"):
+        upgrade_and_fail()
+    with database.migrating() as connection:
+        assert migrations.is_current(connection)
+        assert rows_of(connection) == before
+        assert "note" not in {column["name"] for column in inspect(connection).get_columns("versions")}
+
+
+def test_a_migration_that_would_break_a_reference_is_not_committed(database: SqliteFile, path: Path) -> None:
+    """Rebuilding tables needs their references unchecked; they are checked before anything becomes durable."""
+    fill(path)
+
+    def lose_the_log() -> None:
+        with database.migrating() as connection:
+            connection.execute(text("DELETE FROM log"))
+
+    with pytest.raises(StoreCorruptError):
+        lose_the_log()
+    with database.migrating() as connection:
+        assert len(rows_of(connection)["log"]) == 3
