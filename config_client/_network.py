@@ -125,6 +125,8 @@ class _TCPStream(httpcore.NetworkStream):
             raise httpcore.ReadError(str(error)) from None
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if not buffer:
+            return  # what httpcore writes for a request without a body
         try:
             self._sock.settimeout(timeout)
             self._sock.sendall(buffer)

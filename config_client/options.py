@@ -58,11 +58,11 @@ class Options:
     final_errors: tuple[type[ConfigClientError], ...] = DEFAULT_FINAL_ERRORS
 
     def __post_init__(self) -> None:
-        if not self.host:
-            raise ConfigClientError("host is empty: give the URL of the service, such as http://localhost:8080")
         for name in ("host", "service_token", "encryption_key"):
             if not isinstance(getattr(self, name), str):
                 raise ConfigClientError(f"{name} must be text (str), not {type(getattr(self, name)).__name__}")
+        if not self.host:
+            raise ConfigClientError("host is empty: give the URL of the service, such as http://localhost:8080")
         if not is_host(self.host):
             raise ConfigClientError(
                 "host must be a URL such as https://config.example.com: http or https, a host, optionally a port and "

@@ -46,7 +46,7 @@ CLOSE_SECONDS: Final = 0.08
 _R = TypeVar("_R")
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_FRAMING: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_FRAMING: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 _POINTER: Final = re.compile(r"/[^\x00-\x1f]{0,200}\Z")
 
 
@@ -402,7 +402,7 @@ def _read(response: httpx.Response) -> httpx.Response:
 
 def _detached(response: httpx.Response, body: bytes) -> httpx.Response:
     """Return status and headers of ``response`` with ``body``, and without a way to its request and connection."""
-    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in _FRAMING]
+    headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _FRAMING]
     return httpx.Response(response.status_code, headers=headers, content=body)
 
 

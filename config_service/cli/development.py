@@ -140,13 +140,22 @@ def _directory(directory: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def _clean_end() -> Iterator[None]:
-    """End by SIGTERM as by a return, also before the server takes its signals, so that a temporary directory goes."""
+    """End by a signal as by a return, also while the server does not look, so that a temporary directory goes."""
+    taken = {signal.SIGTERM: signal.signal(signal.SIGTERM, _end)}
     if sys.platform != "win32":
         # The end of a terminal is the end of what was started in it.
-        signal.signal(signal.SIGHUP, lambda _signal, _frame: signal.raise_signal(signal.SIGTERM))
-    signal.signal(signal.SIGTERM, _end)
-    yield
+        taken[signal.SIGHUP] = signal.signal(signal.SIGHUP, _pass_on)
+    try:
+        yield
+    finally:
+        for number, handler in taken.items():
+            signal.signal(number, handler)
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
+
+
+def _pass_on(_signal: int, _frame: FrameType | None) -> None:
+    """Hand SIGHUP to whoever takes SIGTERM now: ``_end``, or the server while it runs."""
+    signal.raise_signal(signal.SIGTERM)

@@ -92,11 +92,11 @@ class Stream:
 
     name: str
     connection: Connection
-    items: deque[bytes | None | str] = field(default_factory=deque)
+    items: deque[bytes | str | None] = field(default_factory=deque)
     ready: threading.Event = field(default_factory=threading.Event)
     open: bool = True
 
-    def put(self, item: bytes | None | str) -> None:
+    def put(self, item: bytes | str | None) -> None:
         """Queue bytes to send; None ends the stream in good order, "reset" without any."""
         self.items.append(item)
         self.ready.set()
@@ -187,7 +187,7 @@ class ForeignService:
             stream.put("reset")
 
     def script(self, route: str, *handlers: Handler) -> None:
-        """Let the next requests of ``route`` be handled by ``handlers``, one each, before the service is itself again."""
+        """Let the next requests of ``route`` be handled by ``handlers``, one each; after them as before."""
         with self._changed:
             self._scripts.setdefault(route, deque()).extend(handlers)
 

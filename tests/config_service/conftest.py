@@ -32,7 +32,10 @@ MASTER_KEY = "5a" * 32
 
 
 class MemoryStore:
-    """A store of record that forgets. ``fail`` makes the next commit raise; ``gate``, while cleared, holds it up."""
+    """A store of record that forgets. ``fail`` makes the next commit raise; ``gate``, while cleared, holds it up.
+
+    ``held_up`` is set when a commit has come as far as the gate.
+    """
 
     def __init__(self) -> None:
         self.epoch = EPOCH
@@ -45,7 +48,7 @@ class MemoryStore:
         self.fail_reads: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
-        self.committed = asyncio.Event()
+        self.held_up = asyncio.Event()
 
     async def open(self) -> None:
         self._raise(self.fail_reads)
@@ -117,10 +120,10 @@ class MemoryStore:
         return list(self.held_tokens)
 
     async def _pass(self) -> None:
+        self.held_up.set()
         await self.gate.wait()
         failure, self.fail = self.fail, None
         self._raise(failure)
-        self.committed.set()
 
     @staticmethod
     def _raise(failure: Exception | None) -> None:

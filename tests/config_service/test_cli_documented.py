@@ -21,8 +21,8 @@ OPERATIONS = ROOT / "docs" / "OPERATIONS.md"
 
 def commands() -> list[str]:
     """Return every command as it is typed."""
-    found = []
-    pending = [((), get_command(program))]
+    found: list[str] = []
+    pending: list[tuple[tuple[str, ...], object]] = [((), get_command(program))]
     while pending:
         path, command = pending.pop()
         children = getattr(command, "commands", None)
@@ -106,6 +106,7 @@ def test_every_command_has_help(command: str) -> None:
     assert "Usage" in result.stdout
 
 
+@pytest.mark.integration
 def test_help_does_not_load_the_service() -> None:
     """``--help`` and completion must answer at once: no server, no database, no web framework is imported."""
     script = (

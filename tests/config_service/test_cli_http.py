@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +21,7 @@ from config_service.cli.exits import CommandError, ExitCode
 from config_service.cli.manage import ManageApi
 from config_service.cli.program import program
 
+ROOT = Path(__file__).parents[2]
 TOKEN = "cst_canary-operator-token"
 ROW = {
     "name": "orders",
@@ -483,3 +487,43 @@ def test_a_request_to_this_machine_never_goes_through_a_proxy(url: str, trusts: 
     """Proxy variables are honoured for other machines only: a proxy would see the token of a local service."""
     with ManageApi(url, TOKEN) as api:
         assert api._http.trust_env is trusts
+
+
+def on_terminal(service: Script, *args: str) -> str:
+    """Return what a command writes to a real terminal of 80 columns without colours."""
+    controller, terminal = os.openpty()
+    variables = {"CONFIG_SERVER_URL": service.url, "CONFIG_SERVER_TOKEN": TOKEN}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "config_service", *args],
+        env=os.environ | variables | {"PYTHONPATH": str(ROOT), "TERM": "dumb", "COLUMNS": "80"},
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+    )
+    os.close(terminal)
+    written = b""
+    try:
+        while chunk := os.read(controller, 4096):
+            written += chunk
+    except OSError:
+        pass  # Linux says EIO when the last writer has closed a terminal
+    os.close(controller)
+    assert child.wait(30) == 0
+    return written.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.integration
+def test_a_real_terminal_gets_an_aligned_table(service: Script) -> None:
+    """On a terminal the columns line up, without tabs."""
+    service.answer({"versions": [ROW | {"kind": "published"}]})
+    assert [line.rstrip() for line in on_terminal(service, "history", "orders").splitlines()] == [
+        "VERSION  KIND       FROM  CHANGED BY  AT                         REVISION",
+        "3        published  -     1           2026-01-02T03:04:05+00:00  17",
+    ]
+
+
+@pytest.mark.integration
+def test_a_document_on_a_real_terminal_ends_its_line(service: Script) -> None:
+    """Only on a terminal a line end is added, and only when the document has none."""
+    for body in (b'{"a":1}', b'{"a":1}\n'):
+        service.body = body
+        assert on_terminal(service, "show", "orders", "--format", "json") == '{"a":1}\n'

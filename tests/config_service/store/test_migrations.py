@@ -172,3 +172,18 @@ def test_a_migration_that_would_break_a_reference_is_not_committed(database: Sql
         lose_the_log()
     with database.migrating() as connection:
         assert len(rows_of(connection)["log"]) == 3
+
+
+def test_a_new_migration_begins_from_the_template(database: SqliteFile, path: Path) -> None:
+    """What Alembic writes for the next migration is a module that goes both ways."""
+    with database.migrating() as connection:
+        config = migrations.configuration(connection)
+        config.set_main_option("version_locations", str(path.parent))
+        written = ScriptDirectory.from_config(config).generate_revision("0099", "notes", head="base")
+    assert written is not None
+    source = Path(written.path).read_text()
+    module: dict[str, object] = {}
+    exec(compile(source, written.path, "exec"), module)
+    assert (module["__doc__"], module["revision"], module["down_revision"]) == ("notes.", "0099", None)
+    assert callable(module["upgrade"])
+    assert callable(module["downgrade"])

@@ -1,0 +1,185 @@
+"""Any sequence of changes on the SQL store comes out as on a model of a few lines; records and rows are inverse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import RowMapping
+
+from config_service.domain.keys import ConfigKey
+from config_service.domain.records import ChangeKind, LogEntry, NewToken, StoredToken, Version
+from config_service.domain.scopes import Right, Scope
+from config_service.store import rows
+from config_service.store.protocol import VersionConflictError
+from config_service.store.sql import SqlStore
+from config_service.testing import check_laws, new_version
+
+KEYS = (ConfigKey("orders"), ConfigKey("orders", "prod"), ConfigKey("ORDERS"))
+NOON = datetime(2026, 2, 3, 12, tzinfo=timezone.utc)
+
+
+@dataclass
+class Model:
+    """What a store must tell after a sequence of changes."""
+
+    versions: dict[ConfigKey, list[Version]] = field(default_factory=dict)
+    log: list[LogEntry] = field(default_factory=list)
+    tokens: list[StoredToken] = field(default_factory=list)
+
+    @property
+    def next(self) -> int:
+        return len(self.log) + 1
+
+
+Step: TypeAlias = Callable[[SqlStore, Model], Awaitable[None]]
+
+
+def publish(key: ConfigKey, offset: int, document: bytes | None) -> Step:
+    async def step(store: SqlStore, model: Model) -> None:
+        kept = model.versions.setdefault(key, [])
+        change = new_version(key, max(0, len(kept) + offset), document)
+        if change.base != len(kept):
+            with pytest.raises(VersionConflictError):
+                await store.commit_version(change)
+            return
+        version = await store.commit_version(change)
+        assert version == rows.committed_version(change, model.next)
+        kept.append(version)
+        entry = LogEntry(model.next, change.kind, 7, change.timestamp, key=key, version=version.version)
+        model.log.append(entry)
+
+    return step
+
+
+def create_token(token: NewToken) -> Step:
+    async def step(store: SqlStore, model: Model) -> None:
+        stored, entry = await store.commit_token(token)
+        assert entry == LogEntry(model.next, ChangeKind.TOKEN_CREATED, 7, token.created_at, token_id=stored.id)
+        assert stored.id == len(model.tokens) + 1
+        model.tokens.append(stored)
+        model.log.append(entry)
+
+    return step
+
+
+def revoke(token_id: int) -> Step:
+    async def step(store: SqlStore, model: Model) -> None:
+        entry = await store.revoke_token(token_id, 7, NOON)
+        place = token_id - 1
+        if 0 <= place < len(model.tokens) and not model.tokens[place].revoked_at:
+            assert entry == LogEntry(model.next, ChangeKind.TOKEN_REVOKED, 7, NOON, token_id=token_id)
+            model.tokens[place] = replace(model.tokens[place], revoked_at=NOON)
+            model.log.append(entry)
+        else:
+            assert entry is None
+
+    return step
+
+
+async def reopen(store: SqlStore, _model: Model) -> None:
+    await store.close()
+    await store.open()
+
+
+moments = st.builds(
+    lambda microseconds, minutes: (NOON + timedelta(microseconds=microseconds)).astimezone(
+        timezone(timedelta(minutes=minutes))
+    ),
+    st.integers(-(10**15), 10**17),
+    st.integers(-720, 720),
+)
+numbers = st.integers(0, 2**63 - 1)
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+keys = st.builds(ConfigKey, words, words, words)
+globs = st.from_regex(r"[A-Za-z0-9._*?-]{1,12}", fullmatch=True)
+scopes = st.builds(Scope, globs, globs, st.frozensets(st.sampled_from(Right), min_size=1))
+tokens = st.builds(
+    NewToken,
+    name=words,
+    secret_hash=st.binary(min_size=32, max_size=32),
+    keys=st.lists(st.binary(max_size=40), max_size=3).map(tuple),
+    default_environment=words,
+    scopes=st.lists(scopes, max_size=3).map(tuple),
+    created_by=st.just(7),
+    created_at=moments,
+    expires_at=st.none() | moments,
+)
+steps = st.one_of(
+    st.builds(publish, st.sampled_from(KEYS), st.sampled_from((-1, 0, 0, 0, 1)), st.none() | st.binary(max_size=50)),
+    st.builds(create_token, tokens),
+    st.builds(revoke, st.integers(-1, 4)),
+    st.just(reopen),
+)
+
+
+@given(sequence=st.lists(steps, max_size=20))
+@settings(max_examples=30, deadline=None)
+def test_a_store_tells_what_a_model_tells(sequence: list[Step], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever is published, deleted, created, revoked and reopened, in any order, on right bases and wrong ones."""
+
+    async def scenario(directory: Path) -> None:
+        store, model = SqlStore(f"sqlite:///{directory}/store.db"), Model()
+        await store.open()
+        for step in sequence:
+            await step(store, model)
+        assert await store.log(0, 1_000) == model.log
+        assert await store.tokens() == model.tokens
+        for key in KEYS:
+            assert await store.versions(key) == model.versions.get(key, [])
+        await check_laws(store)
+        await store.close()
+
+    asyncio.run(scenario(tmp_path_factory.mktemp("model")))
+
+
+@given(
+    version=st.builds(
+        Version,
+        key=keys,
+        version=numbers,
+        revision=numbers,
+        kind=st.sampled_from(ChangeKind),
+        changed_by=numbers,
+        timestamp=moments,
+        document=st.none() | st.binary(max_size=50),
+        source_version=st.none() | numbers,
+    )
+)
+@settings(deadline=None)
+def test_a_version_is_read_back_from_its_row(version: Version) -> None:
+    """Reading a row of ``versions`` is the inverse of writing it; a time comes back as the same instant."""
+    assert rows.read_version(cast("RowMapping", rows.version_values(version))) == version
+
+
+@given(
+    entry=st.builds(
+        LogEntry,
+        revision=numbers,
+        kind=st.sampled_from(ChangeKind),
+        changed_by=numbers,
+        timestamp=moments,
+        key=st.none() | keys,
+        version=st.none() | numbers,
+        token_id=st.none() | numbers,
+    )
+)
+@settings(deadline=None)
+def test_a_log_entry_is_read_back_from_its_row(entry: LogEntry) -> None:
+    """Reading a row of ``log`` is the inverse of writing it, with a key and without."""
+    assert rows.read_log_entry(cast("RowMapping", rows.log_values(entry))) == entry
+
+
+@given(token=tokens, token_id=numbers, revoked_at=st.none() | moments)
+@settings(deadline=None)
+def test_a_token_is_read_back_from_its_row(token: NewToken, token_id: int, revoked_at: datetime | None) -> None:
+    """Reading a row of ``tokens`` is the inverse of writing it, for every scope that has a spelling."""
+    stored = replace(rows.committed_token(token, token_id), revoked_at=revoked_at)
+    assert rows.read_token(cast("RowMapping", rows.token_values(stored))) == stored
