@@ -114,6 +114,7 @@ class _Watch(ABC):
         self._found = False
         self._gone = False
         self._caught_up = False
+        self._fresh = False
 
     def run(self) -> Steps:
         """Yield commands for ever; raise the error that is final."""
@@ -136,6 +137,7 @@ class _Watch(ABC):
         since = self._policy.clock()
         failure = yield from self._close_gap(opened)
         self._caught_up = failure is None
+        self._fresh = not opened.replays
         while failure is None:
             failure = yield from self._read()
         yield HangUp()
@@ -168,12 +170,14 @@ class _Watch(ABC):
         """Act on a change that the stream tells."""
 
     @abstractmethod
-    def _on_reset(self) -> Attempt:
-        """Act on a stream that cannot tell what was missed."""
+    def _look(self) -> Attempt:
+        """Find out what the stream, which is open, cannot tell."""
 
     def _on_sse(self, sse: ServerSentEvent) -> Attempt:
+        fresh, self._fresh = self._fresh, False
         if sse.event == RESET_EVENT:
-            return (yield from self._on_reset())
+            # At the start of a stream it says why nothing is replayed; the fetch after the opening has made up for it.
+            return None if fresh else (yield from self._look())
         if sse.event != CHANGED_EVENT or not sse.data:
             return None
         try:
@@ -183,7 +187,7 @@ class _Watch(ABC):
         else:
             return (yield from self._on_change(event))
         # Something changed; the fetch tells what.
-        return (yield from self._outlive(unreadable)) or (yield from self._on_reset())
+        return (yield from self._outlive(unreadable)) or (yield from self._look())
 
     def _back_off(self, failure: ConfigClientError) -> Steps:
         if not self._found or not isinstance(failure, NotFoundError):
@@ -229,7 +233,7 @@ class ValueWatch(_Watch):
         # The stream tells what comes after its opening, so the fetch must not be answered by a replica from before.
         return (yield from self._catch_up(opened.position))
 
-    def _on_reset(self) -> Attempt:
+    def _look(self) -> Attempt:
         return (yield from self._catch_up())
 
     def _on_change(self, event: ConfigChangeEvent) -> Attempt:
@@ -321,7 +325,8 @@ class EventWatch(_Watch):
         if opened.position is not None:
             self._found = True
             self._resume = self._resume or opened.position
-        if opened.replays:
+        if opened.replays or (again and opened.position and self._resume and opened.position <= self._resume):
+            # Everything that was missed follows; a replica that is behind even repeats what was told.
             return None
         failure = yield from self._compare(tell=again, opened_at=opened.position)
         if failure is not None and not again:
@@ -331,7 +336,7 @@ class EventWatch(_Watch):
             self._resume = _later(self._resume, opened.position)
         return failure
 
-    def _on_reset(self) -> Attempt:
+    def _look(self) -> Attempt:
         return (yield from self._compare(tell=True))
 
     def _on_change(self, event: ConfigChangeEvent) -> Attempt:
@@ -360,7 +365,11 @@ class EventWatch(_Watch):
             return _failure(fetched)
         metadata = fetched.metadata
         position = metadata.position
-        news = self._seen.is_news(fetched) and (position is None or self._resume is None or position > self._resume)
+        if position is not None and self._resume is not None:
+            news = position > self._resume
+        else:
+            # What does not open and tells nothing cannot be compared: in doubt it is told.
+            news = self._seen.is_news(fetched) or (fetched.fault is not None and metadata.etag is None)
         self._seen = self._seen.after(fetched)
         self._found = self._present = True
         self._fetched_key = (metadata.environment, metadata.label)

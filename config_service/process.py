@@ -177,7 +177,7 @@ class ServiceProcess:
         )
         self._reader = threading.Thread(target=self._collect, args=(self._child, listening), daemon=True)
         self._reader.start()
-        if not listening.wait(START_SECONDS) or not self.url:
+        if not listening.wait(START_SECONDS) or self._child.poll() is not None:
             self.kill()
             raise ProcessError("the service did not start:\n" + "".join(self._lines[-20:]))
 
@@ -227,10 +227,12 @@ class ServiceProcess:
             for line in stream:
                 self._lines.append(line)
                 announced = _LISTENING.search(line)
-                if announced and not listening.is_set():
+                if announced:
                     self.url = announced[1].rstrip("/")
                     self._port = httpx.URL(self.url).port or 0
                     listening.set()
+        # The end of its output is the end of the child: what waits for its start need not wait on.
+        child.wait()
         listening.set()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from ..app import opened
 from ..domain.errors import ServiceError
@@ -17,7 +18,7 @@ from ..settings import Settings
 from .exits import CommandError, ExitCode
 from .output import print_line, print_note
 
-ADMIN_NAME = "admin"
+ADMIN_NAME: Final = "admin"
 
 
 @contextmanager
