@@ -19,8 +19,10 @@ from .protocol import is_host
 def base_url(host: str) -> httpx.URL:
     """Return ``host`` as a URL. Raises ConfigClientError."""
     try:
-        if is_host(host):
-            return httpx.URL(host)
+        url = httpx.URL(host)
+        # httpx decodes international names as late as here.
+        if is_host(host) and url.host:
+            return url
     except (httpx.InvalidURL, UnicodeError):
         pass
     raise ConfigClientError("host is not a URL such as https://config.example.com")

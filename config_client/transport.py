@@ -249,9 +249,9 @@ class Transport:
     ) -> httpx.Response:
         """Send, following redirects within the same origin: any other would carry the token away."""
         url = f"{self._host}{path}?{urlencode(params)}" if params else f"{self._host}{path}"
+        sent = {**(headers or {}), TOKEN_HEADER: self._token}
         for _ in range(MAX_REDIRECTS + 1):
-            # Built anew each time: as a variable of this frame the token would be part of the tracebacks from here.
-            response = _answer(send, url, {**(headers or {}), TOKEN_HEADER: self._token})
+            response = _answer(send, url, dict(sent))
             if response.status_code not in _REDIRECTS:
                 return response
             response.close()
@@ -276,6 +276,9 @@ class Transport:
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as error:
                 # A UnicodeError is what becomes of a redirect to a host that IDNA forbids.
                 fault = self._fault(error)
+            except ConfigClientError as error:
+                # The frames below have the headers among their variables, and error trackers record those.
+                fault = error.with_traceback(None)
             except RuntimeError:
                 # httpx's answer to using a client that was closed meanwhile; anything else is not ours to explain.
                 if not self.interrupt.is_set():
@@ -422,4 +425,5 @@ def _bare(failure: httpx.TransportError, text: str) -> httpx.TransportError:
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
+    # httpx drops a default port, but not after a scheme in capitals.
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)

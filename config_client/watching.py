@@ -309,12 +309,26 @@ class EventWatch(_Watch):
         super().__init__(policy)
         self._name = config_name
         self._everywhere = everywhere
+        self._start: Position | None = None
         self._resume: Position | None = None
         """Everything up to here was told on the stream, or was there before it."""
         self._told: dict[tuple[str | None, str | None], Position] = {}
+        self._tried = False
+        self._based = False
+        """Whether ``_seen`` and ``_present`` say how things stood when the watch began, or were told since."""
         self._opened_before = False
         self._fetched_key: tuple[str | None, str | None] | None = None
         self._present = False
+
+    def _load(self) -> Attempt:
+        """Fetch what later fetches are compared with: before the stream is open, so that it holds no change of it."""
+        if not self._tried:
+            self._tried = True
+            fetched = yield Fetch()
+            self._based = isinstance(fetched, (Fetched, NotFoundError))
+            if isinstance(fetched, Fetched):
+                self._note(fetched)
+        return None
 
     def _last_event_id(self) -> str:
         return str(self._resume) if self._resume else ""
@@ -322,18 +336,20 @@ class EventWatch(_Watch):
     def _close_gap(self, opened: Opened) -> Attempt:
         again, self._opened_before = self._opened_before, True
         self._gone = False
-        if opened.position is not None:
+        position = opened.position
+        if position is not None:
             self._found = True
-            self._resume = self._resume or opened.position
-        if opened.replays or (again and opened.position and self._resume and opened.position <= self._resume):
-            # Everything that was missed follows; a replica that is behind even repeats what was told.
-            return None
-        failure = yield from self._compare(tell=again, opened_at=opened.position)
+            # A replica that is behind repeats what was told, and all that was missed comes after it.
+            behind = again and self._resume is not None and position <= self._resume
+            self._start, self._resume = self._start or position, self._resume or position
+            if opened.replays or behind or (self._based and not again):
+                return None
+        failure = yield from self._compare(tell=again or self._based, opened_at=position)
         if failure is not None and not again:
             # Nothing can have been missed yet, and the stream that is open tells what comes.
             failure = yield from self._outlive(failure)
         if failure is None:
-            self._resume = _later(self._resume, opened.position)
+            self._resume = _later(self._resume, position)
         return failure
 
     def _look(self) -> Attempt:
@@ -365,17 +381,25 @@ class EventWatch(_Watch):
             return _failure(fetched)
         metadata = fetched.metadata
         position = metadata.position
+        if position is not None and opened_at is not None and position > opened_at:
+            # Not noted: should the stream end before it tells this, the next fetch has to.
+            return None
         if position is not None and self._resume is not None:
             news = position > self._resume
         else:
             # What does not open and tells nothing cannot be compared: in doubt it is told.
             news = self._seen.is_news(fetched) or (fetched.fault is not None and metadata.etag is None)
-        self._seen = self._seen.after(fetched)
-        self._found = self._present = True
-        self._fetched_key = (metadata.environment, metadata.label)
-        if news and tell and (position is None or opened_at is None or position <= opened_at):
+        if tell or position is not None:
+            self._based = True
+            self._note(fetched)
+        if news and tell:
             yield from self._tell(self._event(metadata))
         return None
+
+    def _note(self, fetched: Fetched) -> None:
+        self._seen = self._seen.after(fetched)
+        self._found = self._present = True
+        self._fetched_key = (fetched.metadata.environment, fetched.metadata.label)
 
     def _event(self, metadata: Metadata, *, deleted: bool = False) -> ConfigChangeEvent:
         position = metadata.position
@@ -395,7 +419,8 @@ class EventWatch(_Watch):
         position = _position(event)
         if position is not None:
             key = (event.environment, event.label)
-            if key in self._told and position <= self._told[key]:
+            known = _later(self._told.get(key), self._start)
+            if known is not None and position <= known:
                 return
             self._told[key] = position
         yield Notify(event)

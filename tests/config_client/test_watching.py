@@ -906,7 +906,8 @@ def test_a_replica_that_is_behind_repeats_what_was_told_and_needs_no_fetch() -> 
     for position in (at(4), at(5)):
         assert play() == Open(str(at(5)))
         assert play(Opened(position)) == Read()
-        assert play(sse(change(5))) == Read()
+        for revision in (3, 4, 5):
+            assert play(sse(change(revision, environment="prod" if revision < 5 else "default"))) == Read()
         hung_up(play, DOWN)
 
 

@@ -119,7 +119,7 @@ async def test_create_only_creates(http: Any) -> None:
         b"null",
         f'["{CANARY}"]'.encode(),
         f'{{"a": "{CANARY}", "a": 1}}'.encode(),
-        f'{{"{CANARY}": NaN}}'.encode(),
+        f'{{"a": "{CANARY}", "b": NaN}}'.encode(),
         f'{{"a": "{CANARY}'.encode(),
         f'{{"a": "{CANARY}'.encode() + b'\xff"}',
         b"\xef\xbb\xbf{}",
@@ -130,7 +130,7 @@ async def test_what_is_not_one_strict_json_object_is_refused(http: Any, body: by
     """400, no value in the answer, nothing published."""
     response = await http.put(CONFIG, content=body)
     refusal(response, 400, "invalid_document")
-    assert "canary-44f0" not in response.text.replace("/canary-44f0", "")
+    assert CANARY not in response.text
     assert (await http.get(CONFIG)).status_code == 404
 
 
@@ -372,12 +372,6 @@ async def test_what_is_no_route_is_not_found(http: Any, path: str) -> None:
 async def test_documents_are_not_read_from_those_who_may_not_write(service: Any) -> None:
     """403 before the body is taken in."""
     reader = await service.mint()
-    taken = []
-
-    async def body() -> Any:
-        taken.append(1)
-        yield b"{}"
-
     client = service.client(reader)
     refusal(await client.put(CONFIG, content=b"not json"), 403, "access_denied")
     refusal(await client.post(f"{CONFIG}/rollback", content=b"not json"), 403, "access_denied")
