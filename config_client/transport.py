@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import timezone
 from email.utils import parsedate_to_datetime
@@ -44,6 +44,7 @@ CLOSE_SECONDS: Final = 0.08
 """Seconds that ``close`` waits for interrupted calls to leave; they are awake already."""
 
 _R = TypeVar("_R")
+_NOTHING: Final = httpx.ByteStream(b"")
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _FRAMING: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
@@ -386,21 +387,46 @@ def _retry_after(response: httpx.Response | None) -> float | None:
 
 
 def _read(response: httpx.Response) -> httpx.Response:
-    """Return ``response`` with its body read, at most ``MAX_BODY_BYTES`` of it."""
+    """Return ``response`` with its body read, at most ``MAX_BODY_BYTES`` of it, and without a way to its request."""
     if response.is_closed:
         response.read()  # raises for a body that somebody else has thrown away
         return response
-    size = 0
-    parts = []
+    if "Content-Encoding" not in response.headers and isinstance(response.stream, httpx.SyncByteStream):
+        # The usual case without a second Response, which costs as much as opening a small payload does.
+        response.stream = _Limited(response.stream)
+        try:
+            response.read()
+        finally:
+            response.close()
+        response.stream = _NOTHING
+        return response
     try:
-        for part in response.iter_bytes():
-            size += len(part)
-            if size > MAX_BODY_BYTES:
-                raise InvalidResponseError(f"the body is over {MAX_BODY_BYTES} bytes; is host the service?")
-            parts.append(part)
+        body = b"".join(_limited(response.iter_bytes()))
     finally:
         response.close()
-    return _detached(response, b"".join(parts))
+    return _detached(response, body)
+
+
+class _Limited(httpx.SyncByteStream):
+    """A stream that fails beyond ``MAX_BODY_BYTES``."""
+
+    def __init__(self, stream: httpx.SyncByteStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        return _limited(self._stream)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _limited(parts: Iterable[bytes]) -> Iterator[bytes]:
+    size = 0
+    for part in parts:
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise InvalidResponseError(f"the body is over {MAX_BODY_BYTES} bytes; is host the service?")
+        yield part
 
 
 def _detached(response: httpx.Response, body: bytes) -> httpx.Response:

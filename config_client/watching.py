@@ -295,11 +295,11 @@ class ValueWatch(_Watch):
 class EventWatch(_Watch):
     """Tells of every change of one config name.
 
-    Our own service says at the opening where its history stands and replays what was missed, so a reconnect costs no
-    fetch unless it cannot replay: then the newest state is told, if it was not yet. From a foreign service a fetch
-    after every reconnect shows whether something was missed; which version that was it may not tell, and a change may
-    then be told of twice, but is never missed. An event made from a fetch has version and changed_by 0 if the service
-    does not tell them.
+    A fetch before the first stream is what later ones are compared with. Our own service says at the opening where its
+    history stands and replays what was missed, so nothing more is fetched unless it cannot replay: then the newest
+    state is told, if it was not yet. From a foreign service a fetch after every opening shows whether something was
+    missed; which version that was it may not tell, and a change may then be told of twice, but is never missed. An
+    event made from a fetch has version and changed_by 0 if the service does not tell them.
 
     ``everywhere``: no environment was named, so the stream carries all of them, while a fetch shows the token's own.
     ``config_name`` names the events that a fetch gives rise to.
@@ -315,18 +315,21 @@ class EventWatch(_Watch):
         self._told: dict[tuple[str | None, str | None], Position] = {}
         self._tried = False
         self._based = False
-        """Whether ``_seen`` and ``_present`` say how things stood when the watch began, or were told since."""
+        """Whether ``_seen`` or ``_present`` says how things stood when the watch began, or were told since."""
         self._opened_before = False
         self._fetched_key: tuple[str | None, str | None] | None = None
-        self._present = False
+        self._present = True
+        """Whether the config was there when last looked at; in doubt it was, and its absence is worth telling."""
 
     def _load(self) -> Attempt:
         """Fetch what later fetches are compared with: before the stream is open, so that it holds no change of it."""
         if not self._tried:
             self._tried = True
             fetched = yield Fetch()
-            self._based = isinstance(fetched, (Fetched, NotFoundError))
-            if isinstance(fetched, Fetched):
+            if isinstance(fetched, NotFoundError):
+                self._based, self._present = True, False
+            if isinstance(fetched, Fetched) and not _is_blank(fetched):
+                self._based = True
                 self._note(fetched)
         return None
 
@@ -387,8 +390,8 @@ class EventWatch(_Watch):
         if position is not None and self._resume is not None:
             news = position > self._resume
         else:
-            # What does not open and tells nothing cannot be compared: in doubt it is told.
-            news = self._seen.is_news(fetched) or (fetched.fault is not None and metadata.etag is None)
+            # In doubt it is told.
+            news = self._seen.is_news(fetched) or _is_blank(fetched)
         if tell or position is not None:
             self._based = True
             self._note(fetched)
@@ -449,6 +452,12 @@ def _later(one: Position | None, other: Position | None) -> Position | None:
 
 def _differs(told: str | None, own: str | None) -> bool:
     return told is not None and own is not None and told != own
+
+
+def _is_blank(fetched: Fetched) -> bool:
+    """Tell whether there is nothing to compare an answer by: neither text nor tag nor position."""
+    metadata = fetched.metadata
+    return fetched.fault is not None and metadata.etag is None and metadata.position is None
 
 
 def _digest(fetched: Fetched) -> bytes:

@@ -140,7 +140,7 @@ class Operations:
 
         A name may stand for several environments and labels. ``is_valid``: something runs under any of them.
         ``updated_at``: the latest change of any. ``valid_from``: when the version was first served that runs in the
-        token's default environment under ``main``; failing that, the latest running one; failing that, the deletion.
+        token's default environment under ``main``; failing that, the earliest running one; failing that, the deletion.
         """
         infos = []
         for name in self._running.names():
@@ -308,5 +308,6 @@ def _describe(name: str, documents: Iterable[Document], default_environment: str
     by_time = sorted(documents, key=lambda document: document.revision)
     running = [document for document in by_time if not document.deleted]
     home = ConfigKey(name, default_environment)
-    shown = next((document for document in running if document.key == home), (running or by_time)[-1])
+    others = running[0] if running else by_time[-1]
+    shown = next((document for document in running if document.key == home), others)
     return ConfigInfo(name=name, is_valid=bool(running), valid_from=shown.timestamp, updated_at=by_time[-1].timestamp)

@@ -5,6 +5,7 @@ Knows routes, headers and operations. Answers reads from memory, without a frame
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -40,7 +41,9 @@ from .requests import environment_of, header, key_of, matches_etag, parse_query,
 from .streams import EventStream
 
 PREFIX: Final = SERVICE_PATH.encode()
-_CONFIGS: Final = CONFIGS_PATH.encode()
+_ROUTE: Final = re.compile(
+    re.escape(CONFIGS_PATH).encode() + rb"(?:/(?P<name>[^/]+)(?:/(?P<view>formatted|watch))?)?\Z"
+)
 _METHODS: Final = "GET, HEAD"
 _VARY: Final = (b"vary", b"Accept, X-Service-Token")
 _CONTENT_TYPE: Final[Mapping[Format, bytes]] = {
@@ -69,21 +72,17 @@ class ServiceApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. ``scope["raw_path"]`` has passed the guard."""
-        path: bytes = scope["raw_path"]
-        parts = path[len(_CONFIGS) :].split(b"/") if path.startswith(_CONFIGS) else [path]
-        # Below the prefix: [""], ["", name] or ["", name, view].
-        view = parts[2] if len(parts) == 3 else b""
-        if parts[0] or len(parts) > 3 or (len(parts) > 1 and not parts[1]) or view not in {b"", b"formatted", b"watch"}:
-            return await send_answer(not_found(), send)
-        if len(parts) == 3 and not view:
-            return await send_answer(not_found(), send)
         head = scope["method"] == "HEAD"
+        route = _ROUTE.match(scope["raw_path"])
+        if route is None:
+            return await send_answer(not_found(), send, head=head)
         if not head and scope["method"] != "GET":
             return await send_answer(method_not_allowed(_METHODS), send)
         token = self._operations.authenticate(secret_of(scope["headers"]))
-        if len(parts) == 1:
+        segment, view = route["name"], route["view"]
+        if segment is None:
             return await send_answer(self._list(token), send, head=head)
-        name = _name(parts[1])
+        name = _name(segment)
         if view == b"watch":
             return await self._watch(token, name, scope, receive, send)
         answer = await (self._formatted if view else self._sealed)(token, name, scope)

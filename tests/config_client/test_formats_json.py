@@ -138,10 +138,11 @@ def test_constants_outside_json_are_refused_by_path(constant: str, strict: bool)
 
 
 def test_a_fault_behind_a_repeated_key_is_refused_all_the_same() -> None:
-    """Although the last of equal keys wins for a reader, NaN under the first one is not JSON."""
-    error = refusal(b'{"a": NaN, "a": 1}', strict=False)
+    """Although the last of equal keys wins for a reader, NaN under the first one is not JSON; the first fault that
+    was dropped with it is named."""
+    error = refusal(b'{"a": [NaN, Infinity], "a": 1}', strict=False)
     assert error.path == ""
-    assert "NaN is not JSON" in str(error)
+    assert str(error).startswith("NaN is not JSON")
 
 
 def test_only_strict_parsing_refuses_a_byte_order_mark() -> None:
@@ -201,6 +202,9 @@ def test_nesting_is_limited_exactly(strict: bool) -> None:
     assert parse_json_object(nested(MAX_DEPTH), strict=strict)
     error = refusal(nested(MAX_DEPTH + 1), strict=strict)
     assert f"deeper than {MAX_DEPTH} levels" in str(error)
+    beside = b'{"b":' + b"[[]," * 60 + b"[]" + b"]" * 60 + b',"c":'
+    assert parse_json_object(beside + nested(MAX_DEPTH - 1) + b"}", strict=strict)
+    assert "deeper than" in str(refusal(beside + nested(MAX_DEPTH) + b"}", strict=strict))
     wide = json.dumps({"[" * 500: '\\"[{' * 500, "b": [[]] * 500, '\\"\\\\"': "{" * 500})
     assert parse_json_object(wide.encode(), strict=strict) == json.loads(wide)
     for deep in (nested(MAX_DEPTH + 1)[1:-1], b'"\\\\",' + nested(MAX_DEPTH)):

@@ -171,6 +171,28 @@ def test_the_layout_is_block_style_in_the_order_of_the_document() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "rendered"),
+    [
+        ("a\nb", "|-\n  a\n  b"),
+        ("a\n\n  b #c: d\n", "|\n  a\n\n    b #c: d"),
+        ("---\n...\n", "|\n  ---\n  ..."),
+        ("\n", r'"\n"'),
+        ("\na", r'"\na"'),
+        (" a\nb", r'" a\nb"'),
+        ("a \nb", r'"a \nb"'),
+        ("a\nb ", r'"a\nb "'),
+        ("a\nb\n\n", r'"a\nb\n\n"'),
+        ("a\n\tb", r'"a\n\tb"'),
+        ("a\r\nb", r'"a\r\nb"'),
+        ("a\u2028b", r'"a\Lb"'),
+    ],
+)
+def test_lines_are_a_literal_block_unless_readers_disagree_about_it(text: str, rendered: str) -> None:
+    """Blanks at either end of a line, an empty line at either end of the text and foreign line ends are escaped."""
+    assert to_yaml({"k": [text]}) == f"k:\n- {rendered}\n"
+
+
 def test_an_empty_document_is_an_empty_mapping() -> None:
     """Not an empty file, which YAML reads as null."""
     assert to_yaml({}) == "{}\n"

@@ -431,7 +431,7 @@ def test_a_redirect_to_another_origin_is_refused_and_the_token_never_sent_there(
 )
 def test_a_redirect_to_what_is_no_url_is_an_error_of_this_package(make: Make, location: str) -> None:
     """httpx fails on these in three different ways; none of them gets out, and nothing is sent on."""
-    service = Service(answer(302, {"Location": location}), answer(200))
+    service = Service(answer(302, {"Location": location}))
     transport = make(service, retry_count=0)
     failure_of(lambda: transport.get(PATH))
     failure_of(lambda: transport.stream(PATH).__enter__())
@@ -928,7 +928,7 @@ def test_its_defaults_are_those_of_the_options(monkeypatch: pytest.MonkeyPatch) 
     """Three retries from a base of one second."""
     made: list[float] = []
     interrupt = Interrupt()
-    monkeypatch.setattr(interrupt, "wait", lambda seconds: made.append(seconds))
+    monkeypatch.setattr(interrupt, "wait", made.append)
     service = Service(answer(503))
     with httpx.Client(transport=RetryTransport(httpx.MockTransport(service), interrupt=interrupt)) as client:
         assert client.get(HOST).status_code == 503

@@ -730,19 +730,19 @@ def test_a_service_that_asks_not_to_be_watched_is_obeyed() -> None:
 def telling(*, everywhere: bool = True, position: Position | None = None, revision: int = 4) -> Play:
     """An event watch of our own service that reads the stream; the config stands at ``revision``."""
     play = Play(EventWatch(policy(), "orders", everywhere=everywhere))
-    opened_at = position or at(revision)
-    assert play() == Open()
-    assert play(Opened(opened_at)) == Fetch(None, opened_at)
-    assert play(fetched(revision)) == Read()
+    assert play() == Fetch()
+    assert play(fetched(revision)) == Open()
+    assert play(Opened(position or at(revision))) == Read()
     return play
 
 
 def telling_foreign(document: bytes = b"one", *, etag: str | None = None) -> Play:
     """An event watch of a service that tells nothing."""
     play = Play(EventWatch(policy(), "orders", everywhere=True))
-    assert play() == Open()
-    assert play(Opened()) == Fetch()
-    assert play(Fetched(Metadata(etag=etag), document)) == Read()
+    assert play() == Fetch()
+    assert play(Fetched(Metadata(etag=etag), document)) == Open()
+    assert play(Opened()) == Fetch(etag)
+    assert play(NotModified() if etag else Fetched(Metadata(), document)) == Read()
     return play
 
 
@@ -773,18 +773,37 @@ def test_every_event_of_the_stream_is_told_once_and_costs_no_fetch() -> None:
         tells(play, event)
 
 
-def test_a_change_between_opening_and_the_first_fetch_is_told() -> None:
-    """The first fetch is only the base of later comparisons; the event for what it shows is still told."""
+def test_an_event_watch_fetches_once_before_the_stream_of_our_own_service() -> None:
+    """What is compared later is fetched before the opening; from there on the stream tells all, and no fetch is due."""
     play = Play(EventWatch(policy(), "orders", everywhere=True))
-    assert play() == Open()
+    assert play() == Fetch()
+    assert play(fetched(4)) == Open()
+    assert play(Opened(at(6))) == Read()
+    tells(play, change(7))
+
+
+def test_a_change_between_the_first_fetch_and_the_opening_of_a_foreign_stream_is_told() -> None:
+    """The fetch after the opening differs from the one before it."""
+    play = Play(EventWatch(policy(), "orders", everywhere=True))
+    assert play() == Fetch()
+    assert play(Fetched(Metadata(), b"one")) == Open()
+    assert play(Opened()) == Fetch()
+    notified(play(Fetched(Metadata(), b"two")), play)
+    assert play() == Read()
+
+
+def test_a_state_from_after_the_opening_is_not_taken_for_told() -> None:
+    """A first fetch that failed is made up for later; if what it shows is cut off from the stream, it is told then."""
+    play = Play(EventWatch(policy(), "orders", everywhere=True))
+    assert play() == Fetch()
+    assert play(DOWN) == Open()
     assert play(Opened(at(4))) == Fetch(None, at(4))
     assert play(fetched(5)) == Read()
-    tells(play, change(5))
-    play = Play(EventWatch(policy(), "orders", everywhere=True))
-    assert play() == Open()
-    assert play(Opened()) == Fetch()
-    assert play(Fetched(Metadata(), b"new")) == Read()
-    tells(play, change())
+    hung_up(play, DOWN)
+    assert play() == Open(str(at(4)))
+    assert play(Opened(at(2, LATER_EPOCH))) == Fetch(None, at(2, LATER_EPOCH))
+    assert notified(play(fetched(5)), play).revision == 5
+    assert play() == Read()
 
 
 def test_an_exact_replay_needs_no_fetch_and_tells_each_change_once() -> None:
@@ -886,9 +905,10 @@ def test_a_fetch_does_not_move_the_place_to_resume_from() -> None:
 
 
 def test_what_stood_before_the_watch_began_is_never_told() -> None:
-    """Even if the first fetch failed: a state up to the position at the opening is no change."""
+    """Even if no fetch showed it: a state up to the position at the opening is no change."""
     play = Play(EventWatch(policy(), "orders", everywhere=False))
-    assert play() == Open()
+    assert play() == Fetch()
+    assert play(DOWN) == Open()
     assert play(Opened(at(10))) == Fetch(None, at(10))
     assert play(DOWN) == Report(DOWN)
     assert play() == Read()
@@ -941,19 +961,30 @@ def test_an_event_that_cannot_be_read_leads_to_the_state_being_told() -> None:
     tells(play, change(6))
 
 
-def test_a_name_that_exists_only_elsewhere_is_watched_all_the_same() -> None:
+@pytest.mark.parametrize("refusal", [NotFoundError("404"), ForbiddenError("403")])
+def test_a_name_that_exists_only_elsewhere_is_watched_all_the_same(refusal: ConfigClientError) -> None:
     """Without an environment the stream carries all of them; the fetch sees only the token's own, which may be none."""
-    for refusal in (NotFoundError("404"), ForbiddenError("403")):
-        for position in (at(4), None):
-            play = Play(EventWatch(policy(), "orders", everywhere=True))
-            assert play() == Open()
-            assert play(Opened(position)) == Fetch(None, position)
-            assert play(refusal) == Read()
-            tells(play, change(5, environment="prod"))
-            hung_up(play, DOWN)
-            assert isinstance(play(), Open)
-            assert isinstance(play(Opened(position)), Fetch)
-            assert play(refusal) == Read()
+    play = Play(EventWatch(policy(), "orders", everywhere=True))
+    assert play() == Fetch()
+    assert play(refusal) == Open()
+    for _ in range(2):
+        assert play(Opened()) == Fetch()
+        assert play(refusal) == Read()
+        tells(play, change(environment="prod"))
+        hung_up(play, DOWN)
+        assert play() == Open()
+    own = Play(EventWatch(policy(), "orders", everywhere=True))
+    assert own() == Fetch()
+    assert own(refusal) == Open()
+    command = own(Opened(at(4)))
+    assert command == (Read() if isinstance(refusal, NotFoundError) else Fetch(None, at(4)))
+    if command != Read():
+        assert own(refusal) == Read()
+    tells(own, change(5, environment="prod"))
+    hung_up(own, DOWN)
+    assert own() == Open(str(at(5)))
+    assert own(Opened(at(50))) == Fetch(None, at(50))
+    assert own(refusal) == Read()
 
 
 @pytest.mark.parametrize(
@@ -968,7 +999,8 @@ def test_a_name_that_exists_only_elsewhere_is_watched_all_the_same() -> None:
 def test_a_refusal_in_the_environment_asked_for_is_final(position: Position | None, error: ConfigClientError) -> None:
     """A watch of one environment that may not be read, or of a config that a foreign service does not have, ends."""
     play = Play(EventWatch(policy(), "orders", everywhere=False))
-    assert play() == Open()
+    assert play() == Fetch()
+    assert play(error) == Open()
     assert play(Opened(position)) == Fetch(None, position)
     assert play(error) == HangUp()
     assert play() == Report(error)
@@ -979,9 +1011,9 @@ def test_a_refusal_in_the_environment_asked_for_is_final(position: Position | No
 def test_a_deleted_config_of_our_own_service_may_be_watched_for_its_return() -> None:
     """Our service opens the stream of a name that has a history; that nothing runs now is no error."""
     play = Play(EventWatch(policy(), "orders", everywhere=False))
-    assert play() == Open()
-    assert play(Opened(at(4))) == Fetch(None, at(4))
-    assert play(NotFoundError("404")) == Read()
+    assert play() == Fetch()
+    assert play(NotFoundError("404")) == Open()
+    assert play(Opened(at(4))) == Read()
     tells(play, change(5))
 
 
@@ -989,10 +1021,22 @@ def test_a_deleted_config_of_our_own_service_may_be_watched_for_its_return() -> 
 def test_a_refused_stream_is_final_at_first(error: ConfigClientError) -> None:
     """An unknown name, a missing scope or a bad token raises instead of returning in silence."""
     play = Play(EventWatch(policy(), "orders", everywhere=True))
-    assert play() == Open()
+    assert play() == Fetch()
+    assert play(error) == Open()
     assert play(error) == Report(error)
     with pytest.raises(type(error)):
         play()
+
+
+def test_a_service_that_is_down_at_first_is_asked_for_the_stream() -> None:
+    """The fetch before the stream is tried once; the events do not wait for it."""
+    play = Play(EventWatch(policy(), "orders", everywhere=True))
+    assert play() == Fetch()
+    assert play(DOWN) == Open()
+    for _ in range(3):
+        assert play(DOWN) == Report(DOWN)
+        assert isinstance(play(), Pause)
+        assert play() == Open()
 
 
 def test_a_stream_that_is_not_found_later_is_reported_once_and_tried_again() -> None:
@@ -1033,11 +1077,8 @@ def test_a_change_missed_by_a_foreign_stream_is_told_from_the_fetch() -> None:
 def test_entity_tags_tell_of_a_missed_change_of_a_payload_that_does_not_open() -> None:
     """A watch of events needs no key that fits: 304 means unchanged, another tag means a change."""
     play = Play(EventWatch(policy(), "orders", everywhere=True))
-    assert play() == Open()
-    assert play(Opened()) == Fetch()
-    assert play(sealed_elsewhere(etag='"a"')) == Read()
-    hung_up(play, DOWN)
-    assert play() == Open()
+    assert play() == Fetch()
+    assert play(sealed_elsewhere(etag='"a"')) == Open()
     assert play(Opened()) == Fetch('"a"')
     assert play(NotModified()) == Read()
     hung_up(play, DOWN)
@@ -1046,10 +1087,26 @@ def test_entity_tags_tell_of_a_missed_change_of_a_payload_that_does_not_open() -
     notified(play(sealed_elsewhere(etag='"b"')), play)
 
 
-def test_the_first_fetch_may_fail_without_ending_the_stream() -> None:
+def test_a_payload_that_does_not_open_and_has_no_tag_is_told_in_doubt() -> None:
+    """Its bytes differ each time, so every reconnect may hide a change; the first opening hides none."""
+    play = Play(EventWatch(policy(), "orders", everywhere=True))
+    assert play() == Fetch()
+    assert play(sealed_elsewhere()) == Open()
+    assert play(Opened()) == Fetch()
+    assert play(sealed_elsewhere()) == Read()
+    for _ in range(2):
+        hung_up(play, DOWN)
+        assert play() == Open()
+        assert play(Opened()) == Fetch()
+        notified(play(sealed_elsewhere()), play)
+        assert play() == Read()
+
+
+def test_the_first_fetches_may_fail_without_ending_the_stream() -> None:
     """Nothing can have been missed yet, so the events are told; the next reconnect tells in case of doubt."""
     play = Play(EventWatch(policy(), "orders", everywhere=True))
-    assert play() == Open()
+    assert play() == Fetch()
+    assert play(DOWN) == Open()
     assert play(Opened()) == Fetch()
     assert play(DOWN) == Report(DOWN)
     assert play() == Read()
@@ -1058,6 +1115,19 @@ def test_the_first_fetch_may_fail_without_ending_the_stream() -> None:
     assert play() == Open()
     assert play(Opened()) == Fetch()
     assert hung_up(play, DOWN) is DOWN
+    assert play() == Open()
+    assert play(Opened()) == Fetch()
+    notified(play(Fetched(Metadata(), b"one")), play)
+
+
+def test_a_late_first_fetch_does_not_hide_an_event_that_is_cut_off() -> None:
+    """What a foreign service shows after the opening may be the change whose event never came; in doubt it is told."""
+    play = Play(EventWatch(policy(), "orders", everywhere=True))
+    assert play() == Fetch()
+    assert play(DOWN) == Open()
+    assert play(Opened()) == Fetch()
+    assert play(Fetched(Metadata(), b"one")) == Read()
+    hung_up(play, DOWN)
     assert play() == Open()
     assert play(Opened()) == Fetch()
     notified(play(Fetched(Metadata(), b"one")), play)

@@ -356,16 +356,16 @@ async def test_the_list_has_one_row_per_readable_name(service: Any) -> None:
 
 
 async def test_a_row_tells_of_the_environment_that_the_token_means(service: Any) -> None:
-    """Valid from: the default environment's version, else the latest running one, else the deletion."""
+    """Valid from: the default environment's version, else the earliest running one, else the deletion."""
     moments = []
     for environment in ("default", "prod", "test"):
         moments.append(service.clock.now)
         await service.publish("orders", b"{}", environment)
         service.clock.advance(60)
-    home = service.operations.list_infos((await service.mint("*@*:read")).token)[0]
-    assert (home.valid_from, home.updated_at) == (moments[0], moments[2])
+    home = service.operations.list_infos((await service.mint("*@*:read", environment="prod")).token)[0]
+    assert (home.valid_from, home.updated_at) == (moments[1], moments[2])
     away = service.operations.list_infos((await service.mint("*@*:read", environment="nowhere")).token)[0]
-    assert away.valid_from == moments[2]
+    assert away.valid_from == moments[0]
     deleted_at = service.clock.now
     for environment in ("default", "prod", "test"):
         await service.operations.delete(service.admin.token, ConfigKey("orders", environment))

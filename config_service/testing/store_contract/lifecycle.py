@@ -32,7 +32,7 @@ class LifecycleLaws(StoreSuite):
         assert before <= int(position.epoch[:12], 16) <= time.time_ns() // 1_000_000
 
     @scenario
-    async def test_reopening_keepseverything(self, tmp_path: Path) -> None:
+    async def test_reopening_keeps_everything(self, tmp_path: Path) -> None:
         """Position, log, versions, tokens and check value are the same after closing and opening again."""
         async with self.opened(tmp_path) as store:
             await store.commit_version(new_version())

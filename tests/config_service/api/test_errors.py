@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import logging
 from typing import Any
 
 import pytest
+from fastapi import Request
+from starlette.exceptions import HTTPException
 
+from config_service.api import web
 from config_service.api.errors import STATUS, error_answer, internal_error, method_not_allowed, not_found
 from config_service.domain import errors
 from config_service.domain.errors import (
@@ -85,3 +89,15 @@ def test_what_is_no_service_error_has_the_same_shape() -> None:
         assert answer.status == status
         assert json.loads(answer.body)["error"]["code"] == code
     assert dict(method_not_allowed("GET, HEAD").headers)[b"allow"] == b"GET, HEAD"
+
+
+async def _status_of(status: int) -> Any:
+    return await web._refuse_routing(Request({"type": "http"}), HTTPException(status, "canary"))
+
+
+def test_what_the_framework_refuses_by_itself_has_the_same_shape() -> None:
+    """Whatever status it comes with; its text is not passed on."""
+    response = asyncio.run(_status_of(400))
+    assert response.status_code == 400
+    assert b"canary" not in response.body
+    assert json.loads(response.body)["error"]["code"] == "invalid_request"

@@ -326,6 +326,7 @@ async def test_the_head_of_a_watch_is_told_without_a_stream(service: Any, http: 
     assert response.headers["content-type"] == "text/event-stream"
     assert response.headers["x-config-heartbeat"] == "5"
     assert response.headers["x-config-replay"] == "exact"
+    assert (response.headers["x-config-epoch"], response.headers["x-config-revision"]) == (epoch, "3")
     assert response.headers["x-accel-buffering"] == "no"
     assert len(service.app._hub) == 0
 

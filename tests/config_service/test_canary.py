@@ -1,0 +1,198 @@
+"""A secret planted in documents, keys and tokens appears in no log line, repr, exception or error body."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from config_client.types import Format
+from config_service.domain.errors import ServiceError, StoreFullError
+from config_service.domain.keys import ConfigKey
+from config_service.domain.preconditions import Precondition
+from config_service.operations import Operations
+
+pytestmark = pytest.mark.anyio
+CANARY = "canary-8e31c7"
+ORDERS = ConfigKey("orders")
+RAW = json.dumps({"password": CANARY, "nested": {"list": [CANARY]}}).encode()
+BAD = {
+    "cut": RAW[:-4],
+    "list": f'["{CANARY}"]'.encode(),
+    "duplicate": f'{{"a": "{CANARY}", "a": "{CANARY}"}}'.encode(),
+    "nan": f'{{"a": "{CANARY}", "b": NaN}}'.encode(),
+    "overflow": f'{{"a": "{CANARY}", "b": 1e999}}'.encode(),
+    "deep": b'{"a": "' + CANARY.encode() + b'", "b": ' + b"[" * 200 + b"]" * 200 + b"}",
+    "latin": f'{{"a": "{CANARY}'.encode() + b'\xe9"}',
+    "text": f'"{CANARY}"'.encode(),
+    "bare": CANARY.encode(),
+    "large": b'{"a": "' + CANARY.encode() * 1000 + b'"}',
+}
+
+
+@pytest.fixture(autouse=True)
+def _log_everything(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    with caplog.at_level(logging.DEBUG):
+        yield
+
+
+def secrets_of(*minted: Any) -> list[str]:
+    """Every spelling under which something could slip out."""
+    spelled = [CANARY]
+    for one in minted:
+        spelled += [one.secret, one.secret[4:], one.key.hex(), repr(one.key)[2:-1], one.token.secret_hash.hex()]
+    return spelled
+
+
+def assert_clean(text: str, secrets: list[str]) -> None:
+    assert not [secret for secret in secrets if secret in text], "a secret slipped out"
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            waiting += [one.__cause__, one.__context__]
+            yield one
+
+
+def told(error: BaseException) -> str:
+    """Everything that a logger or error tracker could tell of an exception and its chain."""
+    parts = ["".join(traceback.format_exception(error))]
+    for one in chain(error):
+        parts += [str(one), repr(one), repr(one.args), repr(vars(one))]
+    return "\n".join(parts)
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> str:
+    """Everything logged but the test's own HTTP client, which tells whole URLs."""
+    return "\n".join(repr(vars(record)) for record in caplog.records if not record.name.startswith("http"))
+
+
+async def test_no_answer_that_refuses_and_no_log_line_holds_a_secret(
+    service: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every failing request that there is, with secrets in the body, the header, the path and the query."""
+    reader = await service.mint("*@*:read")
+    revoked = await service.mint()
+    await service.operations.tokens.revoke(service.admin.token, revoked.token.id)
+    await service.publish("orders", RAW)
+    await service.publish("clash", f'{{"a": {{"b": "{CANARY}"}}, "a_b": "{CANARY}"}}'.encode())
+    secrets = secrets_of(service.admin, reader, revoked)
+    clients = {"admin": service.client(service.admin), "reader": service.client(reader), "nobody": service.client()}
+    config, manage, tokens = "/api/v1/service/configs/orders", "/api/v1/manage/configs/orders", "/api/v1/manage/tokens"
+    answers: list[httpx.Response] = []
+
+    async def ask(who: str, method: str, url: str, **request: Any) -> None:
+        answers.append(await clients[who].request(method, url, **request))
+
+    for body in BAD.values():
+        await ask("admin", "PUT", manage, content=body)
+        await ask("admin", "POST", tokens, content=body)
+        await ask("admin", "POST", f"{manage}/rollback", content=body)
+    for secret in (CANARY, revoked.secret, reader.secret + "x", reader.key.hex()):
+        for path in (config, f"{config}/formatted", f"{config}/watch", manage):
+            await ask("nobody", "GET", path, headers={"X-Service-Token": secret})
+    for path in (f"{config}/formatted", f"{manage}/history", tokens):
+        await ask("reader", "GET", path)
+    for misplaced in (reader.secret, reader.key.hex()):
+        for path in (f"/{misplaced}", f"/api/v1/manage/{misplaced}", f"{config}/{misplaced}"):
+            await ask("reader", "GET", path)
+        for parameter in ("environment", "version", "format", "label"):
+            await ask("admin", "GET", f"{config}/formatted", params={parameter: f"{misplaced}!"})
+        for parameter in ("environment", "label"):
+            await ask("admin", "GET", manage, params={parameter: f"{misplaced}!"})
+        for header in ("If-Match", "If-None-Match"):
+            await ask("admin", "PUT", manage, content=RAW, headers={header: misplaced})
+        await ask("admin", "DELETE", f"{tokens}/{misplaced}")
+    await ask("admin", "PUT", manage, content=RAW + b" ", headers={"If-Match": "7"})
+    await ask("admin", "GET", "/api/v1/service/configs/clash/formatted?format=env")
+    for failure in (StoreFullError("full"), RuntimeError(CANARY), RuntimeError(RAW)):
+        service.store.fail = failure
+        await ask("admin", "PUT", manage, content=RAW + b"  ")
+    assert {answer.status_code for answer in answers} == {400, 401, 403, 404, 412, 413, 422, 500, 507}
+    for answer in answers:
+        assert_clean(answer.text + repr(answer.headers), secrets)
+    assert_clean(logged(caplog), secrets)
+
+
+async def test_no_error_of_the_operations_holds_a_secret(service: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither message, nor arguments, nor attributes, over the whole chain."""
+    admin = service.admin.token
+    calls: Operations = service.operations
+    await service.publish("orders", RAW)
+    await service.publish("clash", f'{{"a": {{"b": "{CANARY}"}}, "a_b": "{CANARY}"}}'.encode())
+    outsider = (await service.mint("other@*:read")).token
+    secrets = secrets_of(service.admin)
+    work: list[Callable[[], Awaitable[object]]] = [
+        *(lambda body=body: calls.publish(admin, ORDERS, body) for body in BAD.values()),
+        lambda: calls.publish(admin, ORDERS, RAW, Precondition(absent=True)),
+        lambda: calls.publish(outsider, ORDERS, RAW),
+        lambda: calls.read(outsider, ORDERS),
+        lambda: calls.read(admin, ORDERS, 9),
+        lambda: calls.export(admin, ConfigKey("clash"), Format.ENV),
+        lambda: calls.rollback(admin, ORDERS, 9),
+    ]
+    for attempt in work:
+        with pytest.raises(ServiceError) as caught:
+            await attempt()
+        assert_clean(told(caught.value), secrets)
+    with pytest.raises(ServiceError) as caught:
+        calls.authenticate(CANARY)
+    assert_clean(told(caught.value), secrets)
+    assert_clean(logged(caplog), secrets)
+
+
+async def test_damage_at_rest_is_told_without_what_is_at_rest(service: Any, start: Any) -> None:
+    """A document or key that does not open: typed, by name, and no bytes of it."""
+    await service.publish("orders", RAW)
+    (versions,) = service.store.held.values()
+    object.__setattr__(versions[0], "document", CANARY.encode() * 3)
+    with pytest.raises(ServiceError) as caught:
+        await start()
+    assert_clean(told(caught.value), secrets_of(service.admin))
+
+
+async def test_no_repr_holds_a_secret(service: Any, settings: Any) -> None:
+    """Of the whole application, down to every value that it holds."""
+    await service.publish("orders", RAW)
+    subscription = service.operations.subscribe(service.admin.token, "orders")
+    document = await service.operations.read(service.admin.token, ORDERS)
+    exported = await service.operations.export(service.admin.token, ORDERS, Format.YAML)
+    outcome = await service.operations.publish(service.admin.token, ORDERS, RAW)
+    service.operations.seal(service.admin.token, document)
+    secrets = [*secrets_of(service.admin), settings.master_key.get_secret_value()]
+    shown = [subscription, subscription.interest, document, exported, outcome, service.admin, service.admin.token]
+    shown += [settings, list(service.app.operations._registry), *parts(service.app)]
+    for one in shown:
+        assert_clean(repr(one), secrets)
+
+
+def parts(whole: object, depth: int = 3) -> Iterator[object]:
+    """The parts of the service that ``whole`` consists of, itself first; containers are shown by their owners only."""
+    yield whole
+    if depth and type(whole).__module__.startswith("config_service."):
+        slots = [name for kind in type(whole).__mro__ for name in getattr(kind, "__slots__", ())]
+        for name in (*slots, *getattr(whole, "__dict__", ())):
+            part = getattr(whole, name, None)
+            if type(part).__module__.startswith("config_service."):
+                yield from parts(part, depth - 1)
+
+
+async def test_records_of_the_store_show_no_key_or_hash(service: Any) -> None:
+    """What is handed to a store is sealed; hashes of secrets are not shown either."""
+    await service.publish("orders", RAW)
+    minted = service.admin
+    (stored,) = service.store.held_tokens
+    (versions,) = service.store.held.values()
+    for record in (stored, versions[0]):
+        assert_clean(repr(record), secrets_of(minted))
+    assert CANARY.encode() not in versions[0].document
