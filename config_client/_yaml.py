@@ -62,17 +62,13 @@ def _style(text: str) -> str | None:
 
 
 def _is_simple_block(text: str) -> bool:
-    """Return whether ``text`` is lines that a literal block holds without indentation and chomping indicators' help.
+    """Return whether ``text`` is lines that a literal block holds without the help of indicators.
 
-    Those are the corners where emitters and readers disagree: a leading space or empty line, blanks at the end of a
-    line, several line ends at the end.
+    Emitters and readers disagree about a leading space or empty line and about several line ends at the end. (PyYAML
+    itself turns to double quotes when a line ends in a space.)
     """
     lines = text.removesuffix("\n").split("\n")
-    return (
-        text[:1] not in (" ", "\n")
-        and lines[-1] != ""
-        and all(_ONE_LINE.fullmatch(line) and not line.endswith(" ") for line in lines)
-    )
+    return text[:1] not in (" ", "\n") and lines[-1] != "" and all(map(_ONE_LINE.fullmatch, lines))
 
 
 _Dumper.add_representer(str, _represent_text)

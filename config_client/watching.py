@@ -372,9 +372,9 @@ class EventWatch(_Watch):
         if isinstance(fetched, NotModified):
             return None
         if isinstance(fetched, NotFoundError) and (self._found or self._everywhere):
-            lost, self._present = self._present, False
             self._seen = replace(self._seen, etag=None, digest=b"")
-            if lost and tell:
+            if tell and self._present:
+                self._present = False
                 yield from self._tell(self._event(Metadata(), deleted=True))
             return None
         if isinstance(fetched, ForbiddenError) and self._everywhere:

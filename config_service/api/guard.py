@@ -76,7 +76,10 @@ def check_request(scope: Scope) -> None:
     scope["raw_path"] = raw
     if len(raw) + len(scope["query_string"]) > MAX_TARGET_BYTES:
         raise InvalidRequestError(f"the path and query are over the limit of {MAX_TARGET_BYTES} bytes")
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+    header_bytes = 0
+    for name, value in scope["headers"]:
+        header_bytes += len(name) + len(value)
+    if header_bytes > MAX_HEADER_BYTES:
         raise InvalidRequestError(f"the headers are over the limit of {MAX_HEADER_BYTES} bytes")
     if not _ORDINARY.match(raw) and not _is_unambiguous(raw):
         raise InvalidRequestError(

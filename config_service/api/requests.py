@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -29,10 +30,13 @@ _VERSION_TAG: Final = re.compile(r'"([1-9][0-9]{0,17})"\Z|([1-9][0-9]{0,17})\Z')
 
 def header(headers: RawHeaders, name: bytes) -> str | None:
     """Return the value of header ``name`` (lower case), or None. Raises InvalidRequestError when it comes twice."""
-    found = [value for key, value in headers if key == name]
-    if len(found) > 1:
-        raise InvalidRequestError(f"the header {name.decode()} was sent more than once")
-    return found[0].decode("latin-1").strip() if found else None
+    found: bytes | None = None
+    for key, value in headers:
+        if key == name:
+            if found is not None:
+                raise InvalidRequestError(f"the header {name.decode()} was sent more than once")
+            found = value
+    return None if found is None else found.decode("latin-1").strip()
 
 
 def secret_of(headers: RawHeaders) -> str:
@@ -73,7 +77,13 @@ def key_of(name: str, query: Mapping[str, str], token: Token) -> ConfigKey:
     Raises InvalidRequestError.
     """
     environment = query.get("environment", token.default_environment)
-    return ConfigKey.of(name, environment, query.get("label", DEFAULT_LABEL))
+    return _checked_key(name, environment, query.get("label", DEFAULT_LABEL))
+
+
+@lru_cache(maxsize=4096)
+def _checked_key(name: str, environment: str, label: str) -> ConfigKey:
+    """Return the key of three valid parts; the same few are asked for again and again."""
+    return ConfigKey.of(name, environment, label)
 
 
 def environment_of(query: Mapping[str, str]) -> str | None:

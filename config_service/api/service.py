@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -59,7 +60,15 @@ _STREAM_HEADERS: Final[Headers] = [
     (b"x-accel-buffering", b"no"),
 ]
 _REMEMBERED: Final = 4096
-"""Versions whose headers are kept encoded."""
+"""Payloads whose headers are kept encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """The entity tag of a payload, and all headers that tell of it, the tag included."""
+
+    etag: str
+    headers: Headers
 
 
 class ServiceApi:
@@ -67,7 +76,7 @@ class ServiceApi:
 
     def __init__(self, operations: Operations, heartbeat_interval: float) -> None:
         self._operations = operations
-        self._headers_by_revision: dict[int, Headers] = {}
+        self._described: dict[tuple[int, str, str], _Described] = {}
         self._stream_headers = [*_STREAM_HEADERS, (HEARTBEAT_HEADER.lower().encode(), b"%g" % heartbeat_interval)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,21 +104,19 @@ class ServiceApi:
     async def _sealed(self, token: Token, name: str, scope: Scope) -> Answer:
         query = parse_query(scope["query_string"])
         document = await self._operations.read(token, key_of(name, query, token), version_of(query))
-        tag = etag(self._position(document), token.key_ids[0], SEALED_ENCODING)
-        headers = [*self._config_headers(document), (b"etag", tag.encode())]
-        if matches_etag(header(scope["headers"], b"if-none-match"), tag):
-            return Answer(304, headers)
-        return Answer(200, [_SEALED, *headers], self._operations.seal(token, document))
+        told = self._describe(document, token.key_ids[0], SEALED_ENCODING)
+        if matches_etag(header(scope["headers"], b"if-none-match"), told.etag):
+            return Answer(304, told.headers)
+        return Answer(200, [_SEALED, *told.headers], self._operations.seal(token, document))
 
     async def _formatted(self, token: Token, name: str, scope: Scope) -> Answer:
         query = parse_query(scope["query_string"])
         fmt = _format(query)
         exported = await self._operations.export(token, key_of(name, query, token), fmt, version_of(query))
-        tag = etag(self._position(exported.document), PLAIN_KEY_ID, fmt.value)
-        headers = [*self._config_headers(exported.document), (b"etag", tag.encode())]
-        if matches_etag(header(scope["headers"], b"if-none-match"), tag):
-            return Answer(304, headers)
-        return Answer(200, [(b"content-type", _CONTENT_TYPE[fmt]), NO_SNIFF, *headers], exported.payload)
+        told = self._describe(exported.document, PLAIN_KEY_ID, fmt.value)
+        if matches_etag(header(scope["headers"], b"if-none-match"), told.etag):
+            return Answer(304, told.headers)
+        return Answer(200, [(b"content-type", _CONTENT_TYPE[fmt]), NO_SNIFF, *told.headers], exported.payload)
 
     async def _watch(self, token: Token, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         query = parse_query(scope["query_string"])
@@ -133,27 +140,28 @@ class ServiceApi:
             return await send_answer(Answer(200, headers), send, head=True)
         return await EventStream(subscription, scope, receive, send).run(headers)
 
-    def _position(self, document: Document) -> Position:
-        return Position(self._operations.position.epoch, document.revision)
-
-    def _config_headers(self, document: Document) -> Headers:
-        """Return the headers that tell a version; made once, because a version never changes."""
-        headers = self._headers_by_revision.get(document.revision)
-        if headers is None:
+    def _describe(self, document: Document, key_id: str, encoding: str) -> _Described:
+        """Return what the headers tell of a payload; made once, because a version never changes."""
+        wanted = (document.revision, key_id, encoding)
+        told = self._described.get(wanted)
+        if told is None:
+            position = Position(self._operations.position.epoch, document.revision)
+            tag = etag(position, key_id, encoding)
             metadata = Metadata(
                 version=document.version,
-                position=self._position(document),
+                position=position,
                 environment=document.key.environment,
                 label=document.key.label,
                 changed_by=document.changed_by,
                 timestamp=document.timestamp,
+                etag=tag,
             )
-            told = [(name.lower().encode(), value.encode()) for name, value in metadata_headers(metadata).items()]
-            headers = [*told, NO_STORE, _VARY]
-            if len(self._headers_by_revision) >= _REMEMBERED:
-                self._headers_by_revision.clear()
-            self._headers_by_revision[document.revision] = headers
-        return headers
+            lines = [(name.lower().encode(), value.encode()) for name, value in metadata_headers(metadata).items()]
+            told = _Described(tag, [*lines, NO_STORE, _VARY])
+            if len(self._described) >= _REMEMBERED:
+                self._described.clear()
+            self._described[wanted] = told
+        return told
 
 
 def _name(segment: bytes) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import logging
 import threading
+import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -462,6 +463,17 @@ def test_a_circle_of_redirects_ends(make: Make) -> None:
 # ---------------------------------------------------------------------------------------------------- Retry-After
 
 
+@pytest.fixture
+def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose own zone is nine hours ahead of UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("tokyo")
 @pytest.mark.parametrize(
     ("value", "pause"),
     [
@@ -486,7 +498,6 @@ def test_the_pause_that_the_service_asks_for_is_made(
 ) -> None:
     """Seconds or a date in any of HTTP's three forms; what is neither is ignored. The jitter is 0 here."""
     monkeypatch.setattr(transport_module, "time", SimpleNamespace(time=lambda: NOW))
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
     service = Service(
         lambda _: httpx.Response(503, headers=[(b"Retry-After", value.encode())]), answer(200, content=b'"there"')
     )

@@ -1162,3 +1162,21 @@ def test_an_event_with_a_foreign_epoch_is_told_but_never_sent_back() -> None:
         assert play() == Read()
     hung_up(play, DOWN)
     assert play() == Open("")
+
+
+def test_a_late_first_fetch_does_not_hide_a_deletion_that_is_cut_off() -> None:
+    """Whether a config that is not there was there when the watch began is in doubt, so its absence is told later."""
+    play = Play(EventWatch(policy(), "orders", everywhere=True))
+    assert play() == Fetch()
+    assert play(DOWN) == Open()
+    assert play(Opened()) == Fetch()
+    assert play(NotFoundError("404")) == Read()
+    for told in (True, False):
+        hung_up(play, DOWN)
+        assert play() == Open()
+        assert play(Opened()) == Fetch()
+        command = play(NotFoundError("404"))
+        if told:
+            assert notified(command, play).deleted
+            command = play()
+        assert command == Read()

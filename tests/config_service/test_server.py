@@ -491,6 +491,21 @@ def test_what_was_acknowledged_before_a_signal_is_there_afterwards(store_url: st
         assert len(acknowledged) >= 20
 
 
+def test_streams_end_when_the_signal_arrives_and_not_when_the_server_notices(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handler itself ends them, although the server's own loop has not looked yet."""
+
+    async def looks_away(_counter: int) -> bool:
+        return False
+
+    with monkeypatch.context() as patch, closing(service.open_stream()) as stream:
+        patch.setattr(service.server, "on_tick", looks_away)
+        stream.until(b":\n")
+        service.server.handle_exit(signal.SIGTERM, None)
+        assert stream.ends()
+
+
 def test_a_second_signal_waits_for_nobody(service: Running) -> None:
     """The first asks for a graceful stop, the second for an immediate one."""
     service.server.handle_exit(signal.SIGTERM, None)

@@ -316,7 +316,7 @@ async def test_headers_stay_right_when_many_versions_are_served(
         for version in (1, number):
             response = await http.get(CONFIG, params={"version": str(version)})
             assert response.headers["x-config-version"] == str(version)
-    assert len(service.app._service._headers_by_revision) <= 2
+    assert len(service.app._service._described) <= 2
 
 
 async def test_the_head_of_a_watch_is_told_without_a_stream(service: Any, http: Any, epoch: str) -> None:

@@ -11,10 +11,11 @@ import hashlib
 import os
 import random
 import sys
+from datetime import datetime, timezone
 
 from config_service.domain.keys import ConfigKey
+from config_service.domain.records import ChangeKind, NewVersion
 from config_service.store.sql import SqlStore
-from config_service.testing import new_version
 
 WRITERS = 4
 COMMITS = 2_000
@@ -28,7 +29,9 @@ async def write(store: SqlStore, name: str, chance: random.Random) -> None:
     base = len(await store.versions(ConfigKey(name)))
     for number in range(base, base + COMMITS):
         document = chance.randbytes(chance.choice((10, 1_000, 20_000)))
-        version = await store.commit_version(new_version(ConfigKey(name), number, document))
+        now = datetime.now(timezone.utc)
+        change = NewVersion(ConfigKey(name), number, document, ChangeKind.PUBLISHED, 7, now)
+        version = await store.commit_version(change)
         report(f"{name} {version.version} {version.revision} {hashlib.sha256(document).hexdigest()}")
 
 
