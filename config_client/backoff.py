@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 MAX_DELAY: Final = 30.0
-"""Seconds; the upper bound of any delay that a policy draws."""
+"""Seconds; the upper bound of a delay, unless a policy says otherwise."""
 MAX_RETRY_AFTER: Final = 60.0
 """Seconds; a service that asks for a longer pause is not asked again within the same call."""
 
@@ -34,7 +34,7 @@ class Backoff(NamedTuple):
 
     def next(self, uniform: Uniform = random.uniform) -> tuple[float, Backoff]:
         """Return the delay in seconds and the policy for the failure after this one."""
-        delay = uniform(0.0, min(_ceiling(self.attempt, self.base), self.cap))
+        delay = uniform(0.0, _ceiling(self.attempt, self.base, self.cap))
         return delay, self._replace(attempt=self.attempt + 1)
 
 
@@ -59,6 +59,6 @@ class RetryPolicy(NamedTuple):
         return delay, self._replace(attempt=self.attempt + 1)
 
 
-def _ceiling(attempt: int, base: float) -> float:
+def _ceiling(attempt: int, base: float, cap: float = MAX_DELAY) -> float:
     # 2**attempt would grow without bound on a client that fails for weeks.
-    return float(min(base * 2 ** min(attempt, 32), MAX_DELAY))
+    return float(min(base * 2 ** min(attempt, 32), cap))

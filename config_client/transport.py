@@ -2,27 +2,26 @@
 
 Knows httpx, routes as text and status codes. Knows nothing of keys, documents or watches.
 
-The policy itself is the immutable ``backoff.RetryPolicy``; ``_retrying`` is the only loop that applies it, be it inside
-``RetryTransport`` (clients of our own) or around ``send`` (a caller's client, whose transport is the caller's).
+Retries are the business of ``_retrying``: inside ``RetryTransport`` on clients of our own, around ``send`` on a
+caller's.
 """
 
 from __future__ import annotations
 
 import re
 import socket
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import timezone
-from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 from urllib.parse import urlencode
 
 import httpx
 from httpx_sse import connect_sse
 
+from ._bodies import detached, read_whole
 from ._environment import base_url, network
 from ._interrupt import Interrupt
+from ._retrying import WHOLE_BODY, RetryTransport, retrying
 from .backoff import RetryPolicy, backoff_delay
 from .errors import (
     ClosedError,
@@ -37,62 +36,13 @@ from .protocol import TOKEN_HEADER, is_token
 
 __all__ = ["RetryTransport", "Transport", "backoff_delay"]
 
-MAX_BODY_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of a response body, decompressed; a larger one is not a config."""
 MAX_REDIRECTS: Final = 5
 CLOSE_SECONDS: Final = 0.08
 """Seconds that ``close`` waits for interrupted calls to leave; they are awake already."""
 
 _R = TypeVar("_R")
-_NOTHING: Final = httpx.ByteStream(b"")
-_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_FRAMING: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 _POINTER: Final = re.compile(r"/[^\x00-\x1f]{0,200}\Z")
-
-
-class RetryTransport(httpx.BaseTransport):
-    """Retries idempotent requests after a network error or a 5xx, around any other transport.
-
-    It honours ``Retry-After``, pauses for at most 30 s (or what ``Retry-After`` asks for, up to a minute), returns the
-    last 5xx or raises the last error when the retries are used up, and stops pausing at once on ``close``.
-
-    ``retry_count``: further attempts; ``retry_delay``: base seconds of the backoff.
-    """
-
-    def __init__(
-        self,
-        transport: httpx.BaseTransport,
-        retry_count: int = 3,
-        retry_delay: float = 1.0,
-        *,
-        interrupt: Interrupt | None = None,
-    ) -> None:
-        self._transport = transport
-        self._policy = RetryPolicy(retries=retry_count, base=retry_delay)
-        self._interrupt = interrupt or Interrupt()
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send ``request``, again if need be. Raises httpx.TransportError like any transport."""
-        # A body that is a stream is used up by the first attempt.
-        replayable = isinstance(request.stream, httpx.ByteStream)
-        if request.method not in _IDEMPOTENT or not replayable:
-            return self._transport.handle_request(request)
-
-        def attempt() -> httpx.Response:
-            response = self._transport.handle_request(request)
-            return _read(response) if request.extensions.get(_WHOLE) else response
-
-        return _retrying(attempt, self._policy, self._interrupt)
-
-    def close(self) -> None:
-        """End pauses under way and close the transport inside."""
-        self._interrupt.set()
-        self._transport.close()
-
-
-_WHOLE: Final = "config_client.whole_body"
-"""Marks a request whose body is read within the attempt, so that a body cut short is retried too."""
 
 
 class Transport:
@@ -227,19 +177,21 @@ class Transport:
         client = self._retrying if retry else self._single
 
         def send(url: str, sent: dict[str, str]) -> httpx.Response:
-            request = client.build_request("GET", url, headers=sent, timeout=self._timeout, extensions={_WHOLE: True})
+            request = client.build_request(
+                "GET", url, headers=sent, timeout=self._timeout, extensions={WHOLE_BODY: self._timeout}
+            )
             return client.send(request, stream=True, follow_redirects=False)
 
         def attempt() -> httpx.Response:
             response = self._follow(send, path, params, headers)
             with self._lent(response):
-                whole = _read(response)
+                whole = read_whole(response, self._timeout)
             whole.request = self._bare_request
             return whole
 
         if self._owned or not retry:
             return self._guarded(attempt)
-        return self._guarded(lambda: _retrying(attempt, self._policy, self.interrupt))
+        return self._guarded(lambda: retrying(attempt, self._policy, self.interrupt))
 
     def _follow(
         self,
@@ -344,104 +296,13 @@ def _pointer(response: httpx.Response) -> str:
     return f" at {pointer}" if isinstance(pointer, str) and _POINTER.match(pointer) else ""
 
 
-def _retrying(attempt: Callable[[], httpx.Response], policy: RetryPolicy, interrupt: Interrupt) -> httpx.Response:
-    """Apply ``policy`` to ``attempt``: the one retry loop of this package."""
-    while True:
-        response: httpx.Response | None = None
-        failure: httpx.TransportError | None = None
-        try:
-            response = attempt()
-        except httpx.TransportError as error:
-            failure = error
-        if response is not None and response.status_code < 500:
-            return response
-        step = None if interrupt.is_set() else policy.next(_retry_after(response))
-        if step is not None:
-            delay, policy = step
-            if response is not None:
-                response.close()
-            if not interrupt.wait(delay):
-                continue
-            failure = failure or httpx.ReadError("interrupted")
-            response = None
-        if response is not None:
-            return response
-        assert failure is not None  # noqa: S101 - either a response or a failure came of the attempt
-        raise failure
-
-
-def _retry_after(response: httpx.Response | None) -> float | None:
-    """Return the pause in seconds that a response asks for (RFC 9110 §10.2.3: seconds or a date), if any."""
-    value = response.headers.get("Retry-After") if response is not None else None
-    if value is None:
-        return None
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        date = parsedate_to_datetime(value)
-        # The obsolete asctime form names no zone; it means UTC (RFC 9110 §5.6.7).
-        aware = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
-        return max(0.0, aware.timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _read(response: httpx.Response) -> httpx.Response:
-    """Return ``response`` with its body read, at most ``MAX_BODY_BYTES`` of it, and without a way to its request."""
-    if response.is_closed:
-        response.read()  # raises for a body that somebody else has thrown away
-        return response
-    if "Content-Encoding" not in response.headers and isinstance(response.stream, httpx.SyncByteStream):
-        # The usual case without a second Response, which costs as much as opening a small payload does.
-        response.stream = _Limited(response.stream)
-        try:
-            response.read()
-        finally:
-            response.close()
-        response.stream = _NOTHING
-        return response
-    try:
-        body = b"".join(_limited(response.iter_bytes()))
-    finally:
-        response.close()
-    return _detached(response, body)
-
-
-class _Limited(httpx.SyncByteStream):
-    """A stream that fails beyond ``MAX_BODY_BYTES``."""
-
-    def __init__(self, stream: httpx.SyncByteStream) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[bytes]:
-        return _limited(self._stream)
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-def _limited(parts: Iterable[bytes]) -> Iterator[bytes]:
-    size = 0
-    for part in parts:
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise InvalidResponseError(f"the body is over {MAX_BODY_BYTES} bytes; is host the service?")
-        yield part
-
-
-def _detached(response: httpx.Response, body: bytes) -> httpx.Response:
-    """Return status and headers of ``response`` with ``body``, and without a way to its request and connection."""
-    headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _FRAMING]
-    return httpx.Response(response.status_code, headers=headers, content=body)
-
-
 def _answer(send: Callable[[str, dict[str, str]], httpx.Response], url: str, headers: dict[str, str]) -> httpx.Response:
     """Return the answer to a request, also when a hook of a caller's client raises for its status."""
     try:
         return send(url, headers)
     except httpx.HTTPStatusError as error:
         refused = error.response
-    return _detached(refused, b"")
+    return detached(refused, b"")
 
 
 def _bare(failure: httpx.TransportError, text: str) -> httpx.TransportError:

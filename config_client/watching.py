@@ -153,13 +153,12 @@ class _Watch(ABC):
             return ConnectionError("the service ended the stream")
         return _failure(item)
 
-    def _load(self) -> Attempt:
-        """Do what can be done before a stream is open."""
-        yield from ()
-        return None
-
     def _last_event_id(self) -> str:
         return ""
+
+    @abstractmethod
+    def _load(self) -> Attempt:
+        """Do what can be done before a stream is open."""
 
     @abstractmethod
     def _close_gap(self, opened: Opened) -> Attempt:

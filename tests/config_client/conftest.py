@@ -127,6 +127,7 @@ class ForeignService:
         self.stream_headers: dict[str, str] = {}
         self.requests: list[Request] = []
         self.streams: list[Stream] = []
+        self._answered: list[str] = []
         self._documents: dict[str, bytes] = {}
         self._version = 0
         self._scripts: dict[str, deque[Handler]] = {}
@@ -221,6 +222,10 @@ class ForeignService:
         """Wait until ``count`` requests of ``route`` have come in all."""
         return self.wait(lambda service: sum(1 for each in service.requests if each.route == route) >= count)
 
+    def wait_for_answers(self, route: str, count: int) -> bool:
+        """Wait until ``count`` requests of ``route`` were answered in all: what is published now is none of theirs."""
+        return self.wait(lambda service: service._answered.count(route) >= count)
+
     def wait_for_streams(self, count: int) -> bool:
         """Wait until ``count`` streams were opened in all."""
         return self.wait(lambda service: len(service.streams) >= count)
@@ -266,17 +271,18 @@ class ForeignService:
             thread.start()
 
     def _converse(self, connection: Connection) -> None:
+        # No file around the socket: it would put off the closing that a reset is.
         try:
-            with connection.sock.makefile("rb") as reader:
-                while (request := _read_request(reader)) is not None:
-                    with self._changed:
-                        self.requests.append(request)
-                        scripts = self._scripts.get(request.route)
-                        handler = scripts.popleft() if scripts else self._standing.get(request.route, self._serve)
-                        self._changed.notify_all()
-                    handler(connection, request)
-                    if connection.sock.fileno() < 0:
-                        return
+            while (request := _read_request(connection.sock)) is not None:
+                with self._changed:
+                    self.requests.append(request)
+                    scripts = self._scripts.get(request.route)
+                    handler = scripts.popleft() if scripts else self._standing.get(request.route, self._serve)
+                    self._changed.notify_all()
+                handler(connection, request)
+                with self._changed:
+                    self._answered.append(request.route)
+                    self._changed.notify_all()
         except (OSError, ValueError):
             pass
         finally:
@@ -322,16 +328,18 @@ class ForeignService:
                 self._changed.notify_all()
 
 
-def _read_request(reader: Any) -> Request | None:
-    """Read the head of a request; the SDK sends no bodies."""
-    start = reader.readline().split()
-    if len(start) != 3:
-        return None
-    headers = {}
-    while line := reader.readline().strip():
-        name, _, value = line.decode("latin-1").partition(":")
-        headers[name.lower()] = value.strip()
-    url = urlsplit(start[1].decode("ascii"))
+def _read_request(sock: socket.socket) -> Request | None:
+    """Read the head of a request; the SDK sends no bodies and waits for each answer."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        data = sock.recv(65536)
+        if not data:
+            return None
+        head += data
+    first, *lines = head.decode("latin-1").split("\r\n")
+    start = first.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+    url = urlsplit(start[1])
     parts = url.path.removeprefix(PREFIX).strip("/").split("/")
     route = "list" if not parts[0] else parts[1] if len(parts) > 1 else "config"
     query = {name: values[0] for name, values in parse_qs(url.query).items()}

@@ -58,12 +58,12 @@ def test_the_snapshot_fills_at_once_and_follows_every_change(foreign: Any, backg
     assert watching.snapshot.wait_for(timeout=10)
     assert watching.snapshot.load() == Orders(1)
     assert watching.snapshot.version is None
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     seen: list[Orders] = []
     done = threading.Event()
     watching.snapshot.on_change(lambda each: (seen.append(each.new), each.new.level == 3 and done.set()))
     foreign.publish("orders", {"level": 2})
-    assert foreign.wait_for("config", 3)
+    assert foreign.wait_for_answers("config", 3)
     foreign.publish("orders", {"level": 3})
     assert done.wait(10)
     assert seen[-1] == Orders(3)
@@ -80,7 +80,7 @@ def test_a_change_during_reconnect_arrives_without_a_new_publish(
     heard = told()
     watching = background(on_change=heard)
     assert foreign.wait_for_streams(1)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     foreign.publish("orders", {"level": 2}, tell=False)
     swapped = threading.Event()
     watching.snapshot.on_change(lambda _: swapped.set())
@@ -112,7 +112,7 @@ def test_what_cannot_be_used_keeps_the_value_and_is_reported_once(
     foreign.publish("orders", {"level": 1})
     watching = background(target=Orders, on_error=errors)
     assert watching.snapshot.wait_for(timeout=10)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     for count, bad in enumerate([b'{"level": "high"}', b"not json", b'["list"]'], 1):
         foreign.publish("orders", bad)
         assert errors.wait_for(count)
@@ -122,7 +122,7 @@ def test_what_cannot_be_used_keeps_the_value_and_is_reported_once(
     foreign.tell("orders")
     fetches = foreign.count("config")
     foreign.tell("orders")
-    assert foreign.wait_for("config", fetches + 1)
+    assert foreign.wait_for_answers("config", fetches + 1)
     foreign.always("config", None)
     assert watching.snapshot.load() == Orders(1)
     swapped = threading.Event()
@@ -141,7 +141,7 @@ def test_a_deleted_config_keeps_its_value_and_may_return(
     foreign.publish("orders", {"level": 1})
     watching = background(on_error=errors)
     assert watching.snapshot.wait_for(timeout=10)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     foreign.delete("orders")
     assert errors.wait_for(1)
     foreign.always("watch", foreign.answer(404))
@@ -204,7 +204,7 @@ def test_a_token_that_is_revoked_ends_the_watch(foreign: Any, background: Callab
     """A 401 on reconnecting is final, and the value stays."""
     foreign.publish("orders", {"level": 1})
     watching = background()
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     foreign.always("watch", foreign.answer(401))
     foreign.cut()
     assert watching.ended()
@@ -313,7 +313,7 @@ def test_every_change_is_told_with_its_fields(
     changes, heard = told(), told()
     foreign.publish("orders", {"level": 1})
     background(callback=changes, on_change=heard)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     versions = [foreign.publish("orders", {"level": number}, extra={"a": [1]}) for number in range(3)]
     assert changes.wait_for(3)
     assert [event.version for event in changes.items] == versions
@@ -334,7 +334,7 @@ def test_a_change_between_streams_is_told_after_the_reconnect(
     changes = told()
     foreign.publish("orders", {"level": 1})
     background(callback=changes)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     foreign.publish("orders", {"level": 2}, tell=False)
     foreign.cut()
     assert changes.wait_for(1)
@@ -348,7 +348,7 @@ def test_the_environment_and_label_asked_for_are_in_every_request(foreign: Any, 
     """Fetches and streams name the same key; empty fields are left out of the query."""
     foreign.publish("orders", {"level": 1})
     background(opts=GetOptions(environment="prod", label="feature/x"))
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     assert [request.query for request in foreign.requests] == [{"environment": "prod", "label": "feature/x"}] * 3
     assert all(request.headers["accept"] == "text/event-stream" for request in foreign.requests[1:2])
 
@@ -365,7 +365,7 @@ def test_two_watches_of_one_client_are_independent(
     missing = background("missing", client=client)
     assert missing.ended()
     assert kinds(missing.raised) == [NotFoundError]
-    assert foreign.wait_for("config", 5)
+    assert foreign.wait_for_answers("config", 5)
     swapped = threading.Event()
     values.snapshot.on_change(lambda _: swapped.set())
     foreign.publish("orders", {"level": 2})
@@ -375,6 +375,33 @@ def test_two_watches_of_one_client_are_independent(
     assert values.ended()
     assert events.ended()
     assert values.raised == events.raised == []
+
+
+def test_a_service_that_tells_its_history_is_resumed_and_asked_for_no_less(
+    foreign: Any, background: Callable[..., Any], told: Callable[[], Any]
+) -> None:
+    """The position of the opening goes into the fetch after it and, as Last-Event-ID, into the next opening."""
+    epoch = "0192f3a4b5c6d7e8f9a0b1c2"
+    foreign.publish("orders", {"level": 1})
+    foreign.stream_headers = {"X-Config-Epoch": epoch, "X-Config-Revision": "5"}
+    changes = told()
+    background()
+    assert foreign.wait_for_answers("config", 2)
+    assert foreign.requests[-1].headers["x-config-min-revision"] == f"{epoch}-5"
+    foreign.requests.clear()
+    background(callback=changes)
+    assert foreign.wait_for_streams(2)
+    foreign.publish("orders", {"level": 2}, environment="default", label="main", epoch=epoch, revision=6)
+    assert changes.wait_for(1)
+    foreign.stream_headers["X-Config-Replay"] = "exact"
+    foreign.requests.clear()
+    foreign.streams[1].put("reset")
+    assert foreign.wait_for_streams(3)
+    foreign.publish("orders", {"level": 3}, environment="default", label="main", epoch=epoch, revision=7)
+    assert changes.wait_for(2)
+    reopened = next(request for request in foreign.requests if request.route == "watch")
+    assert reopened.headers["last-event-id"] == f"{epoch}-6"
+    assert [event.revision for event in changes.items] == [6, 7]
 
 
 # The bytes of a stream
@@ -392,7 +419,7 @@ def test_line_ends_and_chunks_do_not_matter(
     changes = told()
     foreign.publish("orders", {"level": 1})
     background(callback=changes)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     lines = ["\ufeff: hello", "id: 1", "event: config_changed", f"data: {CHANGE % 5}", ""]
     raw = end.join([*lines, ""]).encode()
     for start in range(0, len(raw), size):
@@ -408,7 +435,7 @@ def test_heartbeats_after_an_event_are_no_events(
     changes, heard, errors = told(), told(), told()
     foreign.publish("orders", {"level": 1})
     background(callback=changes, on_change=heard, on_error=errors)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     foreign.send(f"id: 1\nevent: config_changed\ndata: {CHANGE % 1}\n\n".encode())
     for noise in (
         ":\n\n",
@@ -436,7 +463,7 @@ def test_an_unreadable_event_is_reported_and_made_up_for_by_a_fetch(
     foreign.publish("orders", {"level": 1})
     watching = background(on_error=errors)
     assert watching.snapshot.wait_for(timeout=10)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     swapped = threading.Event()
     watching.snapshot.on_change(lambda _: swapped.set())
     foreign.publish("orders", {"level": 2}, tell=False)
@@ -454,7 +481,7 @@ def test_events_before_one_that_is_too_large_are_told(
     changes, errors = told(), told()
     foreign.publish("orders", {"level": 1})
     background(callback=changes, on_error=errors)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     event = f"event: config_changed\ndata: {CHANGE % 1}\n\n"
     foreign.send(f"{event}{event}data: {'x' * 2000}".encode())
     assert changes.wait_for(2)
@@ -470,11 +497,11 @@ def test_an_event_that_the_end_of_the_stream_cut_is_not_told(
     changes = told()
     foreign.publish("orders", {"level": 1})
     background(callback=changes)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     foreign.send(f"event: config_changed\ndata: {CHANGE % 1}".encode())
     foreign.end()
     assert foreign.wait_for_streams(2)
-    assert foreign.wait_for("config", 3)
+    assert foreign.wait_for_answers("config", 3)
     foreign.send(f"event: config_changed\ndata: {CHANGE % 2}\n\n".encode())
     assert changes.wait_for(1)
     assert [event.version for event in changes.items] == [2]
@@ -506,7 +533,7 @@ def test_heartbeats_keep_a_quiet_stream_alive_beyond_the_request_timeout(
     errors = told()
     foreign.publish("orders", {"level": 1})
     watching = background(on_error=errors, heartbeat_interval=1.0, request_timeout=0.5)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     pause = threading.Event()
     for _ in range(8):
         pause.wait(0.15)
@@ -550,12 +577,12 @@ def test_callbacks_that_raise_stop_nothing_and_are_logged_by_type_only(
 
     foreign.publish("orders", {"level": 1})
     watching = background(callback=callback, on_error=on_error, on_change=on_change)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     foreign.publish("orders", {"level": 2})
     assert seen.wait_for(1)
     foreign.cut()
     assert failed.wait_for(1)
-    assert foreign.wait_for("config", 3)
+    assert foreign.wait_for_answers("config", 3)
     foreign.publish("orders", {"level": 3})
     assert seen.wait_for(3)
     watching.client.close()
@@ -575,7 +602,7 @@ def test_a_callback_may_use_the_client(
     values = told()
     foreign.publish("orders", {"level": 1})
     background(client=client, callback=lambda event: values(client.get_raw(event.config_name)))
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     foreign.publish("orders", {"level": 2})
     assert values.wait_for(1)
     assert values.items == [{"level": 2}]
@@ -589,7 +616,7 @@ def reading(foreign: Any, start: Callable[..., Any]) -> Any:
     streams, fetches = len(foreign.streams), foreign.count("config")
     watching = start()
     assert foreign.wait_for_streams(streams + 1)
-    assert foreign.wait_for("config", fetches + 2)
+    assert foreign.wait_for_answers("config", fetches + 2)
     return watching
 
 
@@ -703,7 +730,7 @@ def test_close_within_a_callback_ends_the_watch(
 
     foreign.publish("orders", {"level": 1})
     watching = background(client=client, callback=enough if events else None)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     watching.snapshot.on_change(enough)
     foreign.publish("orders", {"level": 2})
     assert watching.ended()
@@ -725,7 +752,7 @@ def test_close_does_not_wait_for_a_callback_that_takes_its_time(
 
     foreign.publish("orders", {"level": 1})
     watching = background(callback=slow)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     foreign.publish("orders", {"level": 2})
     foreign.publish("orders", {"level": 3})
     assert entered.wait(10)
@@ -780,7 +807,7 @@ def test_an_interrupted_watch_closes_its_stream(foreign: Any, connect: Callable[
         raise KeyboardInterrupt
 
     publisher = threading.Thread(
-        target=lambda: foreign.wait_for("config", 2) and foreign.publish("orders", {"level": 2})
+        target=lambda: foreign.wait_for_answers("config", 2) and foreign.publish("orders", {"level": 2})
     )
     publisher.start()
     with pytest.raises(KeyboardInterrupt):
@@ -797,7 +824,7 @@ def test_a_driver_hangs_up_before_it_pauses(
     errors = told()
     foreign.publish("orders", {"level": 1})
     background(on_error=errors, retry_delay=30.0, max_retry_delay=30.0)
-    assert foreign.wait_for("config", 2)
+    assert foreign.wait_for_answers("config", 2)
     foreign.always("config", foreign.answer(503))
     foreign.tell("orders")
     assert errors.wait_for(1)

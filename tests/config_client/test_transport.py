@@ -22,6 +22,7 @@ import httpx
 import pytest
 import respx
 
+from config_client import _bodies, _retrying
 from config_client import transport as transport_module
 from config_client._interrupt import Interrupt
 from config_client.errors import (
@@ -497,7 +498,7 @@ def test_the_pause_that_the_service_asks_for_is_made(
     make: Make, monkeypatch: pytest.MonkeyPatch, value: str, pause: float
 ) -> None:
     """Seconds or a date in any of HTTP's three forms; what is neither is ignored. The jitter is 0 here."""
-    monkeypatch.setattr(transport_module, "time", SimpleNamespace(time=lambda: NOW))
+    monkeypatch.setattr(_retrying, "time", SimpleNamespace(time=lambda: NOW))
     service = Service(
         lambda _: httpx.Response(503, headers=[(b"Retry-After", value.encode())]), answer(200, content=b'"there"')
     )
@@ -512,7 +513,7 @@ def test_a_service_that_asks_for_a_long_pause_is_not_asked_again(
     make: Make, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     """More than a minute: giving up tells the caller sooner than waiting would."""
-    monkeypatch.setattr(transport_module, "time", SimpleNamespace(time=lambda: NOW))
+    monkeypatch.setattr(_retrying, "time", SimpleNamespace(time=lambda: NOW))
     service = Service(answer(503, {"Retry-After": value}))
     transport = make(service)
     made = pauses(transport, monkeypatch)
@@ -670,7 +671,7 @@ def test_a_body_over_the_limit_is_refused_while_it_arrives(
     make: Make, monkeypatch: pytest.MonkeyPatch, excess: int
 ) -> None:
     """The limit itself is allowed; what lies beyond is not even read."""
-    monkeypatch.setattr(transport_module, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(_bodies, "MAX_BODY_BYTES", 1000)
     body = Body([b"x" * 500, b"x" * (500 + excess), *[b"x"] * (50 * excess)])
     transport = make(Service(lambda _: httpx.Response(200, stream=body)))
     if not excess:
@@ -685,7 +686,7 @@ def test_a_body_over_the_limit_is_refused_while_it_arrives(
 
 def test_the_limit_counts_decompressed_bytes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small body must not swell beyond it."""
-    monkeypatch.setattr(transport_module, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(_bodies, "MAX_BODY_BYTES", 1000)
     bomb = gzip.compress(bytes(100_000))
     assert len(bomb) < 1000
     service = Service(lambda _: httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=Body([bomb])))
@@ -1026,3 +1027,27 @@ def test_no_log_record_holds_a_secret(make: Make, caplog: pytest.LogCaptureFixtu
     for record in caplog.records:
         assert TOKEN not in record.getMessage() + repr(record.args)
         assert CONTENT not in record.getMessage() + repr(record.args)
+
+
+def test_a_body_that_only_drips_is_given_up_after_the_request_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte arrives in time, the whole does not: after ``request_timeout`` seconds of body that is an error."""
+    now = [0.0]
+    monkeypatch.setattr(_bodies, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def drip() -> Iterator[bytes]:
+        while True:
+            now[0] += 0.9
+            yield b"x"
+
+    class Dripping(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            return drip()
+
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=Dripping())))
+    with (
+        client,
+        Transport("http://h", "t", request_timeout=5.0, retry_count=0, http_client=client) as transport,
+        pytest.raises(ConnectionError, match="ReadTimeout: the body took too long"),
+    ):
+        transport.get("/x")
+    assert 5.0 < now[0] < 7.0

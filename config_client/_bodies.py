@@ -1,0 +1,77 @@
+"""Reading the body of a response: bounded in bytes and in time, and without a way back to the request.
+
+Knows httpx. The request's headers hold the token, so what is handed on must not lead to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import httpx
+
+from .errors import InvalidResponseError
+
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of a response body, decompressed; a larger one is not a config."""
+
+_NOTHING: Final = httpx.ByteStream(b"")
+_FRAMING: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+
+
+def read_whole(response: httpx.Response, seconds: float) -> httpx.Response:
+    """Return ``response`` with its body read, at most ``MAX_BODY_BYTES`` of it within ``seconds``.
+
+    Raises InvalidResponseError for a larger body and httpx.ReadTimeout for one that only drips.
+    """
+    deadline = time.monotonic() + seconds
+    if response.is_closed:
+        response.read()  # raises for a body that somebody else has thrown away
+        return response
+    if "Content-Encoding" not in response.headers and isinstance(response.stream, httpx.SyncByteStream):
+        # The usual case without a second Response, which costs as much as opening a small payload does.
+        response.stream = _Limited(response.stream, deadline)
+        try:
+            response.read()
+        finally:
+            response.close()
+        response.stream = _NOTHING
+        return response
+    try:
+        body = b"".join(_limited(response.iter_bytes(), deadline))
+    finally:
+        response.close()
+    return detached(response, body)
+
+
+class _Limited(httpx.SyncByteStream):
+    """A stream that fails beyond ``MAX_BODY_BYTES`` or its deadline."""
+
+    def __init__(self, stream: httpx.SyncByteStream, deadline: float) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        return _limited(self._stream, self._deadline)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _limited(parts: Iterable[bytes], deadline: float) -> Iterator[bytes]:
+    size = 0
+    for part in parts:
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise InvalidResponseError(f"the body is over {MAX_BODY_BYTES} bytes; is host the service?")
+        # A timeout per read would let a body that drips go on for ever.
+        if time.monotonic() > deadline:
+            raise httpx.ReadTimeout("the body took too long")
+        yield part
+
+
+def detached(response: httpx.Response, body: bytes) -> httpx.Response:
+    """Return status and headers of ``response`` with ``body``, and without a way to its request and connection."""
+    headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _FRAMING]
+    return httpx.Response(response.status_code, headers=headers, content=body)
