@@ -1046,7 +1046,7 @@ def test_a_body_that_only_drips_is_given_up_after_the_request_timeout(monkeypatc
     client = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=Dripping())))
     with (
         client,
-        Transport("http://h", "t", request_timeout=5.0, retry_count=0, http_client=client) as transport,
+        Transport("http://h", "SECRET", request_timeout=5.0, retry_count=0, http_client=client) as transport,
         pytest.raises(ConnectionError, match="ReadTimeout: the body took too long"),
     ):
         transport.get("/x")
