@@ -351,6 +351,7 @@ class EventWatch(_Watch):
             # Nothing can have been missed yet, and the stream that is open tells what comes.
             failure = yield from self._outlive(failure)
         if failure is None:
+            self._found = True
             self._resume = _later(self._resume, position)
         return failure
 
@@ -371,6 +372,9 @@ class EventWatch(_Watch):
         if isinstance(fetched, NotModified):
             return None
         if isinstance(fetched, NotFoundError) and (self._found or self._everywhere):
+            if not self._found:
+                # The stream is open, so this may be a name of other environments; it may also be a mistyped one.
+                yield Report(fetched)
             self._seen = replace(self._seen, etag=None, digest=b"")
             if tell and self._present:
                 self._present = False

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from config_client import (
+    Change,
     ConfigClient,
     ConfigClientError,
     ConnectionError,  # noqa: A004 - the SDK's
@@ -61,7 +62,13 @@ def test_the_snapshot_fills_at_once_and_follows_every_change(foreign: Any, backg
     assert foreign.wait_for_answers("config", 2)
     seen: list[Orders] = []
     done = threading.Event()
-    watching.snapshot.on_change(lambda each: (seen.append(each.new), each.new.level == 3 and done.set()))
+
+    def note(change: Change[Orders]) -> None:
+        seen.append(change.new)
+        if change.new.level == 3:
+            done.set()
+
+    watching.snapshot.on_change(note)
     foreign.publish("orders", {"level": 2})
     assert foreign.wait_for_answers("config", 3)
     foreign.publish("orders", {"level": 3})
@@ -375,6 +382,19 @@ def test_two_watches_of_one_client_are_independent(
     assert values.ended()
     assert events.ended()
     assert values.raised == events.raised == []
+
+
+def test_more_watches_than_a_pool_has_connections_share_a_client(
+    foreign: Any, connect: Callable[..., ConfigClient], background: Callable[..., Any]
+) -> None:
+    """The usual pool ends at 100 connections; the 101st watch gets its stream and its value all the same."""
+    client = connect(request_timeout=30.0)
+    foreign.publish("orders", {"level": 1})
+    watchings = [background(client=client) for _ in range(101)]
+    assert foreign.wait_for_streams(101)
+    assert all(watching.snapshot.wait_for(timeout=10) for watching in watchings)
+    client.close()
+    assert all(watching.ended() for watching in watchings)
 
 
 def test_a_service_that_tells_its_history_is_resumed_and_asked_for_no_less(
