@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ._driver import Target, ThreadDriver
+from ._rounds import Policy, limited
 from .backoff import Backoff
 from .crypto import Keyring
 from .decode import decoder
@@ -14,7 +15,7 @@ from .protocol import Metadata
 from .snapshot import Snapshot
 from .transport import Transport
 from .types import ConfigChangeEvent
-from .watching import EventWatch, Policy, ValueWatch, limited
+from .watching import EventWatch, ValueWatch
 
 T = TypeVar("T")
 

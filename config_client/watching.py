@@ -15,208 +15,36 @@ used is reported once and not fetched again until it changes.
 
 from __future__ import annotations
 
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from collections.abc import Generator
+from dataclasses import replace
 from datetime import datetime, timezone
-from hashlib import sha256
-from typing import Final
 
-from httpx_sse import ServerSentEvent
-
+from ._rounds import Policy, Watch, differs, failure_of, is_blank, later, position_of
 from ._steps import (
     Apply,
     Attempt,
     Command,
-    Ended,
     Fetch,
     Fetched,
-    Halted,
-    HangUp,
     Heard,
     Notify,
     NotModified,
-    Open,
     Opened,
     Outcome,
-    Pause,
-    Read,
     Report,
     Steps,
 )
-from .backoff import Backoff
 from .errors import (
     ConfigClientError,
     ConnectionError,  # noqa: A004 - this package's
     ForbiddenError,
-    InvalidResponseError,
     NotFoundError,
 )
-from .protocol import CHANGED_EVENT, RESET_EVENT, Metadata, Position, parse_change_event
+from .protocol import Metadata, Position
 from .types import ConfigChangeEvent
 
-HEALTHY_SECONDS: Final = 60.0
-"""A stream that lived this long was no failure; the next pause is short again."""
-MIN_BASE_DELAY: Final = 0.05
-"""Seconds; below this, a service that ends every stream at once would be hammered."""
 
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How patient a watch is. ``final_errors`` end it; a NotFoundError only while nothing was ever found."""
-
-    backoff: Backoff
-    final_errors: tuple[type[ConfigClientError], ...]
-    clock: Callable[[], float] = time.monotonic
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """The newest state that a fetch has shown.
-
-    ``position`` never goes back, not even over an answer that tells none (a login page of a proxy, say), so that an
-    older state is still known as older after it. ``unopened``: the state at ``position`` could not be opened.
-    """
-
-    position: Position | None = None
-    etag: str | None = None
-    digest: bytes = b""
-    unopened: bool = False
-
-    def is_news(self, fetched: Fetched) -> bool:
-        """Tell whether ``fetched`` differs from this and is not older."""
-        position = fetched.metadata.position
-        if position is None or self.position is None:
-            return _digest(fetched) != self.digest
-        # The same version may have been sealed anew, under a key that opens it.
-        return position > self.position or (position == self.position and self.unopened and fetched.fault is None)
-
-    def after(self, fetched: Fetched) -> _Seen:
-        """Return the newest state once ``fetched`` has been seen as well."""
-        position, unopened = fetched.metadata.position, fetched.fault is not None
-        if position is None:
-            position, unopened = self.position, self.unopened
-        elif self.position is not None and position <= self.position:
-            if position < self.position:
-                return self
-            unopened = unopened and self.unopened
-        return _Seen(position, fetched.metadata.etag, _digest(fetched), unopened)
-
-
-class _Watch(ABC):
-    """The rounds that every watch goes through."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self._backoff = policy.backoff
-        self._seen = _Seen()
-        self._found = False
-        self._gone = False
-        self._caught_up = False
-        self._fresh = False
-
-    def run(self) -> Steps:
-        """Yield commands for ever; raise the error that is final."""
-        while True:
-            # After a stream that was followed, the next one closes the gap; without one, only loading does.
-            failure = None if self._caught_up else (yield from self._load())
-            if failure is None:
-                failure = yield from self._stream()
-            yield from self._back_off(failure)
-
-    def _stream(self) -> Generator[Command, Outcome, ConfigClientError]:
-        """Follow one stream from its opening to its end; return what ended it."""
-        self._caught_up = False
-        opened = yield Open(self._last_event_id())
-        if isinstance(opened, Halted):
-            yield Report(opened.error)
-            raise opened.error
-        if not isinstance(opened, Opened):
-            return _failure(opened)
-        since = self._policy.clock()
-        failure = yield from self._close_gap(opened)
-        self._caught_up = failure is None
-        self._fresh = not opened.replays
-        while failure is None:
-            failure = yield from self._read()
-        yield HangUp()
-        if self._policy.clock() - since >= HEALTHY_SECONDS:
-            self._backoff = self._policy.backoff
-        return failure
-
-    def _read(self) -> Attempt:
-        item = yield Read()
-        if isinstance(item, ServerSentEvent):
-            return (yield from self._on_sse(item))
-        if isinstance(item, Ended):
-            return ConnectionError("the service ended the stream")
-        return _failure(item)
-
-    def _last_event_id(self) -> str:
-        return ""
-
-    @abstractmethod
-    def _load(self) -> Attempt:
-        """Do what can be done before a stream is open."""
-
-    @abstractmethod
-    def _close_gap(self, opened: Opened) -> Attempt:
-        """Find out what changed while no stream was open."""
-
-    @abstractmethod
-    def _on_change(self, event: ConfigChangeEvent) -> Attempt:
-        """Act on a change that the stream tells."""
-
-    @abstractmethod
-    def _look(self) -> Attempt:
-        """Find out what the stream, which is open, cannot tell."""
-
-    def _on_sse(self, sse: ServerSentEvent) -> Attempt:
-        fresh, self._fresh = self._fresh, False
-        if sse.event == RESET_EVENT:
-            # At the start of a stream it says why nothing is replayed; the fetch after the opening has made up for it.
-            return None if fresh else (yield from self._look())
-        if sse.event != CHANGED_EVENT or not sse.data:
-            return None
-        try:
-            event = parse_change_event(sse.data)
-        except InvalidResponseError as error:
-            unreadable = error
-        else:
-            return (yield from self._on_change(event))
-        # Something changed; the fetch tells what.
-        return (yield from self._outlive(unreadable)) or (yield from self._look())
-
-    def _back_off(self, failure: ConfigClientError) -> Steps:
-        if not self._found or not isinstance(failure, NotFoundError):
-            yield Report(failure)
-        else:
-            yield from self._lose(failure)
-        if self._is_final(failure):
-            raise failure
-        delay, self._backoff = self._backoff.next()
-        yield Pause(delay)
-
-    def _is_final(self, error: ConfigClientError) -> bool:
-        return isinstance(error, self._policy.final_errors) and not (isinstance(error, NotFoundError) and self._found)
-
-    def _outlive(self, error: ConfigClientError) -> Attempt:
-        """Report an error that the stream outlives; return one that it does not."""
-        if self._is_final(error):
-            return error
-        yield Report(error)
-        return None
-
-    def _lose(self, error: NotFoundError) -> Generator[Command, Outcome, bool]:
-        """Report that the config is gone, once; tell whether this was news."""
-        known, self._gone = self._gone, True
-        if not known:
-            yield Report(error)
-        return not known
-
-
-class ValueWatch(_Watch):
+class ValueWatch(Watch):
     """Keeps the value of one config current."""
 
     def __init__(self, policy: Policy) -> None:
@@ -236,13 +64,13 @@ class ValueWatch(_Watch):
         return (yield from self._catch_up())
 
     def _on_change(self, event: ConfigChangeEvent) -> Attempt:
-        if _differs(event.environment, self._environment) or _differs(event.label, self._label):
+        if differs(event.environment, self._environment) or differs(event.label, self._label):
             return None
-        position = _position(event)
+        position = position_of(event)
         failure: ConfigClientError | None = None
         if position is None or self._seen.position is None or position > self._seen.position:
             if position is not None and (event.environment, event.label) == (self._environment, self._label):
-                self._announced = _later(self._announced, position)
+                self._announced = later(self._announced, position)
             if event.deleted and position is not None:
                 yield from self._lose(NotFoundError(f"config {event.config_name!r} was deleted; the last value stays"))
             else:
@@ -262,14 +90,14 @@ class ValueWatch(_Watch):
         self, at_least: Position | None = None
     ) -> Generator[Command, Outcome, tuple[bool, ConfigClientError | None]]:
         """Fetch the config if it changed and apply it; tell whether it had changed, and what kept that from working."""
-        fetched = yield Fetch(self._seen.etag, _later(at_least, self._announced))
+        fetched = yield Fetch(self._seen.etag, later(at_least, self._announced))
         if isinstance(fetched, NotFoundError) and self._found:
             return (yield from self._lose(fetched)), None
         if isinstance(fetched, NotModified):
             self._gone = False
             return False, self._behind(self._seen.position)
         if not isinstance(fetched, Fetched):
-            return False, _failure(fetched)
+            return False, failure_of(fetched)
         metadata, fault = fetched.metadata, fetched.fault
         self._found, self._gone = True, False
         self._environment, self._label = metadata.environment, metadata.label
@@ -291,7 +119,7 @@ class ValueWatch(_Watch):
         return ConnectionError("the service answered with an older state than it had announced (a replica behind?)")
 
 
-class EventWatch(_Watch):
+class EventWatch(Watch):
     """Tells of every change of one config name.
 
     A fetch before the first stream is what later ones are compared with. Our own service says at the opening where its
@@ -327,7 +155,7 @@ class EventWatch(_Watch):
             fetched = yield Fetch()
             if isinstance(fetched, NotFoundError):
                 self._based, self._present = True, False
-            if isinstance(fetched, Fetched) and not _is_blank(fetched):
+            if isinstance(fetched, Fetched) and not is_blank(fetched):
                 self._based = True
                 self._note(fetched)
         return None
@@ -352,7 +180,7 @@ class EventWatch(_Watch):
             failure = yield from self._outlive(failure)
         if failure is None:
             self._found = True
-            self._resume = _later(self._resume, position)
+            self._resume = later(self._resume, position)
         return failure
 
     def _look(self) -> Attempt:
@@ -360,7 +188,7 @@ class EventWatch(_Watch):
 
     def _on_change(self, event: ConfigChangeEvent) -> Attempt:
         # Only what the stream tells moves this on: a fetch may show one config ahead of others still on their way.
-        self._resume = _later(self._resume, _position(event))
+        self._resume = later(self._resume, position_of(event))
         if (event.environment, event.label) == self._fetched_key:
             self._present = not event.deleted
         yield from self._tell(event)
@@ -384,7 +212,7 @@ class EventWatch(_Watch):
             # The stream is open: the token may read other environments.
             return None
         if not isinstance(fetched, Fetched):
-            return _failure(fetched)
+            return failure_of(fetched)
         metadata = fetched.metadata
         position = metadata.position
         if position is not None and opened_at is not None and position > opened_at:
@@ -394,7 +222,7 @@ class EventWatch(_Watch):
             news = position > self._resume
         else:
             # In doubt it is told.
-            news = self._seen.is_news(fetched) or _is_blank(fetched)
+            news = self._seen.is_news(fetched) or is_blank(fetched)
         if tell or position is not None:
             self._based = True
             self._note(fetched)
@@ -422,47 +250,12 @@ class EventWatch(_Watch):
         )
 
     def _tell(self, event: ConfigChangeEvent) -> Steps:
-        position = _position(event)
+        position = position_of(event)
         if position is not None:
             key = (event.environment, event.label)
-            known = _later(self._told.get(key), self._start)
+            known = later(self._told.get(key), self._start)
             if known is not None and position <= known:
                 return
             self._told[key] = position
         yield Notify(event)
         yield Heard()
-
-
-def limited(backoff: Backoff) -> Backoff:
-    """Return ``backoff`` with bounds that cannot make a hot loop."""
-    return backoff._replace(base=max(backoff.base, MIN_BASE_DELAY), cap=max(backoff.cap, MIN_BASE_DELAY))
-
-
-def _failure(outcome: Outcome) -> ConfigClientError:
-    if isinstance(outcome, ConfigClientError):
-        return outcome
-    raise TypeError(f"a driver answered with {type(outcome).__name__}")
-
-
-def _position(event: ConfigChangeEvent) -> Position | None:
-    # Parsed, not built: a foreign epoch has no order, and would travel in a header when the stream is resumed.
-    return Position.parse(f"{event.epoch}-{event.revision}")
-
-
-def _later(one: Position | None, other: Position | None) -> Position | None:
-    return max(one, other) if one and other else one or other
-
-
-def _differs(told: str | None, own: str | None) -> bool:
-    return told is not None and own is not None and told != own
-
-
-def _is_blank(fetched: Fetched) -> bool:
-    """Tell whether there is nothing to compare an answer by: neither text nor tag nor position."""
-    metadata = fetched.metadata
-    return fetched.fault is not None and metadata.etag is None and metadata.position is None
-
-
-def _digest(fetched: Fetched) -> bytes:
-    """Return what tells documents apart; of one that was not opened, only its entity tag does."""
-    return sha256(fetched.document or (fetched.metadata.etag or "").encode()).digest()

@@ -20,6 +20,7 @@ from config_client import (
     UnauthorizedError,
     UnmarshalError,
 )
+from config_client._rounds import HEALTHY_SECONDS, MIN_BASE_DELAY, Policy, limited
 from config_client._steps import (
     Apply,
     Command,
@@ -41,7 +42,7 @@ from config_client._steps import (
 from config_client.backoff import Backoff
 from config_client.options import DEFAULT_FINAL_ERRORS
 from config_client.protocol import Metadata, Position, dump_change_event
-from config_client.watching import HEALTHY_SECONDS, MIN_BASE_DELAY, EventWatch, Policy, ValueWatch, limited
+from config_client.watching import EventWatch, ValueWatch
 
 EPOCH = "0192f3a4b5c6d7e8f9a0b1c2"
 LATER_EPOCH = "0192f3a4b5c700000000000a"

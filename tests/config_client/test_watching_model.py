@@ -24,6 +24,7 @@ from config_client import (
     NotFoundError,
     UnmarshalError,
 )
+from config_client._rounds import Policy
 from config_client._steps import (
     Apply,
     Command,
@@ -42,7 +43,7 @@ from config_client._steps import (
 from config_client.backoff import Backoff
 from config_client.options import DEFAULT_FINAL_ERRORS
 from config_client.protocol import Metadata, Position, dump_change_event
-from config_client.watching import EventWatch, Policy, ValueWatch
+from config_client.watching import EventWatch, ValueWatch
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
 EPOCHS = tuple(f"0192f3a4b5c6{number:012x}" for number in range(100))
