@@ -58,7 +58,8 @@ def key_id(key: bytes) -> str:
 
 
 def seal(plaintext: bytes, key: bytes) -> bytes:
-    """Return ``plaintext`` sealed in format 1 under a fresh random nonce."""
+    """Return ``plaintext`` sealed in format 1 under a fresh random nonce. Raises ConfigClientError for a bad key."""
+    _check_size(key)
     nonce = os.urandom(NONCE_SIZE)
     return nonce + AESGCM(key).encrypt(nonce, plaintext, None)
 
@@ -83,10 +84,7 @@ class Keyring:
         if not keys:
             raise ConfigClientError("a keyring needs at least one key")
         for key in keys:
-            if len(key) != KEY_SIZE:
-                raise ConfigClientError(
-                    f"encryption key: expected {KEY_SIZE} bytes (64 hex characters), got {len(key)}"
-                )
+            _check_size(key)
         self.ids: Final = tuple(key_id(key) for key in keys)
         self._ciphers = tuple(AESGCM(key) for key in keys)
 
@@ -113,3 +111,9 @@ class Keyring:
             f"payload of {len(payload)} bytes does not authenticate under this client's keys {list(self.ids)}: "
             "the key belongs to another token, was rotated, or the payload was altered"
         )
+
+
+def _check_size(key: bytes) -> None:
+    # AESGCM would take 16 or 24 bytes too, and seal under a weaker cipher in silence.
+    if len(key) != KEY_SIZE:
+        raise ConfigClientError(f"encryption key: expected {KEY_SIZE} bytes (64 hex characters), got {len(key)}")

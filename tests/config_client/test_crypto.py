@@ -250,3 +250,10 @@ def test_a_key_of_another_size_is_refused(size: int) -> None:
     assert "ee" * 8 not in str(caught.value)
     with pytest.raises(ConfigClientError, match="64 hex"):
         decrypt(bytes(40), b"\xee" * size)
+
+
+@pytest.mark.parametrize("size", [0, 16, 24, 31, 33])
+def test_only_a_key_of_32_bytes_seals(size: int) -> None:
+    """A 16-byte key would seal under AES-128 in silence; every other size than 32 is refused by name of the rule."""
+    with pytest.raises(ConfigClientError, match="expected 32 bytes"):
+        seal(DOCUMENT, bytes(size))
