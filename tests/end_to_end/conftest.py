@@ -22,10 +22,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
+@pytest.fixture(scope="session")
+def new_store(tmp_path_factory: pytest.TempPathFactory) -> ServiceProcess:
+    """Make a store once, for services to begin with."""
+    return ServiceProcess(tmp_path_factory.mktemp("new-store"))
+
+
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[ServiceProcess]:
+def service(tmp_path: Path, new_store: ServiceProcess) -> Iterator[ServiceProcess]:
     """Run a service of this test's own."""
-    with ServiceProcess(tmp_path) as process:
+    with ServiceProcess(tmp_path, copy_of=new_store) as process:
         yield process
 
 
