@@ -57,20 +57,27 @@ class InterruptibleBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.NetworkStream:
-        """Return a stream connected to the first address of ``host`` that accepts within ``timeout`` seconds."""
+        """Return a stream connected to the first address of ``host`` that accepts within ``timeout`` seconds.
+
+        Each address gets an equal share of what is left, so that one that never answers does not hide the next.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         options = (*(socket_options or ()), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1))
-        failure: OSError = OSError("the name has no addresses")
+        failure: Exception = httpcore.ConnectError("the name has no addresses")
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(str(error)) from None
-        for family, kind, protocol, _, address in addresses:
+        for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+            now = time.monotonic()
+            until = None if deadline is None else now + (deadline - now) / (len(addresses) - tried)
             try:
-                return _TCPStream(self._connect(family, kind, protocol, address, local_address, options, deadline))
+                return _TCPStream(self._connect(family, kind, protocol, address, local_address, options, until))
             except OSError as error:
+                failure = httpcore.ConnectError(str(error))
+            except httpcore.ConnectTimeout as error:
                 failure = error
-        raise httpcore.ConnectError(str(failure))
+        raise failure
 
     def _connect(
         self,

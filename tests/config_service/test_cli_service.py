@@ -440,7 +440,7 @@ def test_a_corrupt_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     """A file that is no store is told as such, and not a byte of it changes."""
     broken = tmp_path / "config.db"
     broken.write_bytes(b"not a database" * 1000)
-    done = run(tmp_path, "serve", CONFIG_SERVER_MASTER_KEY=KEY)
+    done = run(tmp_path, "serve", "--port", "0", CONFIG_SERVER_MASTER_KEY=KEY)
     assert (done.returncode, done.stdout) == (8, "")
     assert re.fullmatch(r"error: .*config\.db.*\n", done.stderr)
     assert broken.read_bytes() == b"not a database" * 1000
