@@ -87,7 +87,7 @@ class ThreadDriver:
     def run(self, steps: Steps) -> None:
         """Perform ``steps``; return once the transport is closed. Raises the error that the watch ends on."""
         outcome: Outcome = None
-        with self._transport.interrupt.activity():
+        with self._transport.activity():
             try:
                 while not self._transport.closed:
                     outcome = self._perform(steps.send(outcome))

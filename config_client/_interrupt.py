@@ -18,18 +18,23 @@ class Interrupt:
     """A flag that is set once and then ends, or prevents, everything that waits under it."""
 
     def __init__(self) -> None:
-        self._flag = threading.Event()
+        # Held until it is set; not an Event, whose own lock is no place for the handler of a signal to arrive in.
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._is_set = False
         self._changed = threading.Condition()
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._active: dict[int, int] = {}
 
     def is_set(self) -> bool:
         """Tell whether the interrupt was set."""
-        return self._flag.is_set()
+        return self._is_set
 
     def wait(self, seconds: float) -> bool:
         """Pause for ``seconds`` at most; return True at once when the interrupt is or becomes set."""
-        return self._flag.wait(seconds)
+        if not self._is_set and self._gate.acquire(timeout=max(0.0, seconds)):
+            self._gate.release()
+        return self._is_set
 
     def guard(self, sock: socket.socket) -> None:
         """Let ``set`` shut ``sock`` down; when it is set already, do so now."""
@@ -46,7 +51,9 @@ class Interrupt:
     def set(self) -> None:
         """End every wait. Idempotent; callable from any thread."""
         with self._changed:
-            self._flag.set()
+            if not self._is_set:
+                self._is_set = True
+                self._gate.release()
             sockets = list(self._sockets)
         for sock in sockets:
             _shut_down(sock)
@@ -65,6 +72,10 @@ class Interrupt:
                 if not self._active[thread]:
                     del self._active[thread]
                     self._changed.notify_all()
+
+    def is_busy_here(self) -> bool:
+        """Tell whether the calling thread is busy: this is a callback of its, or the handler of a signal."""
+        return threading.get_ident() in self._active
 
     def settle(self, seconds: float) -> bool:
         """Wait, ``seconds`` at most, until no thread but the calling one is busy; tell whether that came true."""

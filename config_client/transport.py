@@ -76,6 +76,7 @@ class Transport:
         self._policy = RetryPolicy(retries=retry_count, base=retry_delay)
         self.interrupt: Final = Interrupt()
         self._owned = http_client is None
+        self._close_on_leaving = False
         if http_client is None:
             direct = network(self._base, self.interrupt)
             retrying = RetryTransport(direct, retry_count, retry_delay, interrupt=self.interrupt)
@@ -101,7 +102,24 @@ class Transport:
     def close(self) -> None:
         """End every call under way, within 100 ms, and close the client if it is ours. Idempotent."""
         self.interrupt.set()
+        if self.interrupt.is_busy_here():
+            # From the handler of a signal: a call below this frame may hold a lock of the pool, and closes on leaving.
+            self._close_on_leaving = True
+            return
         self.interrupt.settle(CLOSE_SECONDS)
+        self._close_clients()
+
+    @contextmanager
+    def activity(self) -> Iterator[None]:
+        """Count the calling thread as busy with this transport."""
+        try:
+            with self.interrupt.activity():
+                yield
+        finally:
+            if self._close_on_leaving and not self.interrupt.is_busy_here():
+                self._close_clients()
+
+    def _close_clients(self) -> None:
         if self._owned:
             self._retrying.close()
             self._single.close()
@@ -125,7 +143,7 @@ class Transport:
 
         ``retry`` False makes one attempt, for callers with a backoff of their own. Raises as ``get`` does.
         """
-        with self.interrupt.activity():
+        with self.activity():
             response = self._exchange(path, params, headers, retry=retry)
         if response.status_code == 304 and headers and "If-None-Match" in headers:
             return response
@@ -140,7 +158,7 @@ class Transport:
 
         A network failure while opening raises ConnectionError or ClosedError.
         """
-        with self.interrupt.activity(), ExitStack() as stack:
+        with self.activity(), ExitStack() as stack:
 
             def send(url: str, sent: dict[str, str]) -> httpx.Response:
                 source = connect_sse(

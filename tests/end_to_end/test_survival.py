@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -173,3 +175,43 @@ def test_a_reader_that_stops_reading_does_not_hold_up_the_shutdown(
         began = time.monotonic()
         assert service.stop() == 0
         assert time.monotonic() - began < 5
+
+
+WATCH_ON_THE_MAIN_THREAD = """
+import signal
+from config_client import ConfigClient, Snapshot
+
+client = ConfigClient.from_env()
+snapshot = Snapshot()
+signal.signal(signal.SIGTERM, lambda *_: client.close())
+snapshot.on_change(lambda change: print("holds", flush=True))
+client.watch_and_decode("orders", dict, snapshot)
+print("left", flush=True)
+"""
+
+
+@pytest.mark.parametrize("service_is", ["up", "down"])
+def test_a_program_that_watches_on_its_main_thread_ends_by_a_signal_handler_that_closes(
+    service: ServiceProcess, operator: Operator, access: Credentials, service_is: str
+) -> None:
+    """``close()`` in a SIGTERM handler ends a blocked read, and a pause between attempts, on the very same thread."""
+    operator.publish("orders", {"n": 1})
+    environment = {
+        **os.environ,
+        "CONFIG_SERVICE_HOST": service.url,
+        "CONFIG_SERVICE_TOKEN": access.token,
+        "CONFIG_SERVICE_KEY": access.key,
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", WATCH_ON_THE_MAIN_THREAD], env=environment, stdout=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "holds\n"
+            if service_is == "down":
+                service.kill()
+            child.terminate()
+            assert child.stdout.readline() == "left\n"
+            assert child.wait(5) == 0
+        finally:
+            child.kill()
