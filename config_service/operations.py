@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from config_client.protocol import DEFAULT_LABEL, Position
 from config_client.types import ConfigInfo, Format
 
+from .background import beside
 from .commits import Commits
 from .delivery.feed import Feed
 from .delivery.hub import Hub
@@ -220,7 +221,7 @@ class Operations:
         if len(raw) < _LARGE:
             check_document(raw, self.max_document_bytes)
         else:
-            await asyncio.to_thread(check_document, raw, self.max_document_bytes)
+            await beside(lambda: check_document(raw, self.max_document_bytes))
         return await self._change(key, precondition, _Intent(ChangeKind.PUBLISHED, token.id, raw))
 
     async def rollback(
@@ -263,6 +264,7 @@ class Operations:
         """Compare and set: on each new base, check the precondition and commit, until a commit finds its base."""
         async with self._lock(key):
             for _ in range(_ROUNDS):
+                self._registry.confirm(intent.changed_by, self._clock())
                 current = self._running.get(key)
                 runs = current is not None and not current.deleted
                 newest = current.version if current is not None else 0

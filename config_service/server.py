@@ -27,9 +27,9 @@ from .domain.errors import ServiceError
 from .operations import Operations
 from .settings import Settings
 
-_ABORT_AFTER: Final = 2.0
+_ABORT_AFTER: Final = 1.5
 """Seconds after the signal at which connections that still hang are aborted."""
-_GIVE_UP_AFTER: Final = 3
+_GIVE_UP_AFTER: Final = 2
 """Seconds after which uvicorn cancels what is still at work."""
 _BACKLOG: Final = 2048
 _MAX_HEAD_BYTES: Final = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 16 * 1024
@@ -47,12 +47,13 @@ class Connection(HttpToolsProtocol):
 
     _in_head = False
     _head_bytes = 0
+    _head_began = False
 
     def on_message_begin(self) -> None:
         """Begin a request; its scope names the transport."""
         super().on_message_begin()
         self._head_bytes = 0
-        self._in_head = True
+        self._in_head = self._head_began = True
         extensions: dict[str, Any] = {TRANSPORT_EXTENSION: self.transport}
         self.scope["extensions"] = extensions
 
@@ -63,8 +64,10 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse ``data``; refuse a head that goes on for too long, which the parser would keep in memory."""
+        self._head_began = False
         super().data_received(data)
-        if self._in_head:
+        # What came with the beginning of this head may be the end of the request before it.
+        if self._in_head and not self._head_began:
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response("the path and headers are too long")

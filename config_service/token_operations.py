@@ -6,7 +6,7 @@ Knows rights, secrets and commits. Knows nothing of HTTP or SQL. Secrets and key
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Final
 
 from config_client.protocol import DEFAULT_ENVIRONMENT
@@ -52,6 +52,7 @@ class TokenOperations:
         Raises AccessDeniedError without admin, InvalidRequestError, or StoreError.
         """
         caller.require_admin()
+        self._registry.confirm(caller.id, self._clock())
         return await self._mint(caller.id, name, environment, scopes, expires_at)
 
     async def bootstrap(
@@ -78,6 +79,7 @@ class TokenOperations:
         Raises AccessDeniedError without admin, NotFoundError when there is no such token, or StoreError.
         """
         caller.require_admin()
+        self._registry.confirm(caller.id, self._clock())
         if self._registry.get(token_id) is not None:
             await self._commits.revocation(token_id, caller.id, self._clock())
         token = self._registry.get(token_id)
@@ -116,5 +118,10 @@ def _check(name: str, scopes: Sequence[Scope], expires_at: datetime | None, now:
         raise InvalidRequestError(f"a token needs 1 to {_MAX_SCOPES} scopes; without one it may do nothing")
     if expires_at is not None and expires_at.tzinfo is None:
         raise InvalidRequestError("invalid expiry: the time needs an offset, such as 2030-01-01T00:00:00+00:00")
+    try:
+        # What the store keeps is in UTC, which ends with the year 9999.
+        _ = expires_at and expires_at.astimezone(timezone.utc)
+    except OverflowError:
+        raise InvalidRequestError("invalid expiry: the time lies outside the years 1 to 9999") from None
     if expires_at is not None and expires_at <= now:
         raise InvalidRequestError("invalid expiry: the time has passed")

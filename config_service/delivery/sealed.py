@@ -17,6 +17,7 @@ from typing import Final
 from config_client.crypto import seal
 from config_client.types import Format
 
+from ..background import beside
 from ..domain.documents import Document, render_document
 
 CAPACITY: Final = 64 * 1024 * 1024
@@ -77,7 +78,7 @@ class Payloads:
             async with self._rendering:
                 payload = self._find(wanted)
                 if payload is None:
-                    payload = await asyncio.to_thread(render_document, content, fmt)
+                    payload = await beside(lambda: render_document(content, fmt))
                     self._keep(wanted, payload)
         return payload
 

@@ -27,6 +27,7 @@ from .at_rest import Vault
 
 SECRET_PREFIX: Final = "cst_"  # noqa: S105 - the public part of every secret
 _SECRET_BYTES: Final = 32
+_REFUSED: Final = "the token in X-Service-Token is unknown, expired or revoked; ask an operator for a new one"
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -161,6 +162,15 @@ class TokenRegistry:
         """Return the token of that id, revoked and expired ones included, or None."""
         return self._by_id.get(token_id)
 
+    def confirm(self, token_id: int, now: datetime) -> None:
+        """Return when the token is still valid at ``now``, else raise UnauthenticatedError.
+
+        A request may take its time between its head, which proves the token, and its body.
+        """
+        token = self._by_id.get(token_id)
+        if token is None or not token.valid_at(now):
+            raise UnauthenticatedError(_REFUSED)
+
     def __iter__(self) -> Iterator[Token]:
         return iter(tuple(self._by_id.values()))
 
@@ -172,7 +182,5 @@ class TokenRegistry:
         digest = hash_secret(secret)
         token = self._by_hash.get(digest)
         if token is None or not compare_digest(token.secret_hash, digest) or not token.valid_at(now):
-            raise UnauthenticatedError(
-                "the token in X-Service-Token is unknown, expired or revoked; ask an operator for a new one"
-            )
+            raise UnauthenticatedError(_REFUSED)
         return token

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -237,3 +238,25 @@ def test_publishing_identical_bytes_makes_no_version(operator: Operator) -> None
     body = json.dumps(DOCUMENT).encode()
     assert operator.publish("orders", body) == operator.publish("orders", body) == 1
     assert len(operator.history("orders")) == 1
+
+
+def test_a_token_revoked_while_its_request_is_on_the_way_changes_nothing(
+    service: ServiceProcess, operator: Operator
+) -> None:
+    """The head proves a valid token, the body comes after the revocation: 401, and no version is made."""
+    operator.publish("orders", {"n": 1})
+    writer = operator.mint("writer", scopes=("*@*:read,write",))
+    host, port = service.url.removeprefix("http://").split(":")
+    body = b'{"n": 2}'
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(
+            b"PUT /api/v1/manage/configs/orders HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nX-Service-Token: "
+            + writer.token.encode()
+            + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
+        # The service asks for the body only after it has accepted the token.
+        assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        operator.revoke(2)
+        connection.sendall(body)
+        assert connection.recv(12) == b"HTTP/1.1 401"
+    assert [row["version"] for row in operator.history("orders")] == [1]
