@@ -31,6 +31,7 @@ from config_client import (
 from config_client import _driver as driver_module
 from config_client._driver import MAX_HEARTBEAT
 from config_client._sse import SSEDecoder
+from config_client.transport import Transport
 
 pytestmark = pytest.mark.integration
 
@@ -532,15 +533,28 @@ def test_an_event_that_the_end_of_the_stream_cut_is_not_told(
 
 @pytest.mark.parametrize("announced", [False, True])
 def test_a_silent_stream_is_dead_after_three_heartbeats(
-    foreign: Any, background: Callable[..., Any], told: Callable[[], Any], announced: bool
+    foreign: Any,
+    background: Callable[..., Any],
+    told: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    announced: bool,
 ) -> None:
     """A connection that is open but says nothing is given up, by the option or by what the service announces."""
     errors = told()
+    patience: list[float] = []
+    read_on = Transport.chunks
+
+    def chunks(transport: Transport, response: Any, *, read_timeout: float) -> Iterator[bytes]:
+        patience.append(read_timeout)
+        return read_on(transport, response, read_timeout=read_timeout)
+
+    monkeypatch.setattr(Transport, "chunks", chunks)
     foreign.publish("orders", {"level": 1})
     if announced:
         foreign.stream_headers = {"X-Config-Heartbeat": "0.05"}
     background(on_error=errors, heartbeat_interval=60.0 if announced else 0.05)
     assert foreign.wait_for_streams(3)
+    assert patience == [pytest.approx(0.15)] * len(patience)
     assert errors.wait_for(2)
     assert set(kinds(errors.items)) == {ConnectionError}
     assert "ReadTimeout" in str(errors.items[0])

@@ -419,6 +419,19 @@ def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> No
         assert transport.get(PATH).json() == {}
 
 
+def test_an_address_that_never_answers_does_not_hide_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a name whose IPv6 address leads nowhere: each address gets its share of the time."""
+    with full_backlog() as dead, server(Server.serve) as service:
+        found = [("127.0.0.1", dead), ("127.0.0.1", service.port)]
+        monkeypatch.setattr(
+            socket,
+            "getaddrinfo",
+            lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in found],
+        )
+        with client(service.port, host="config.test", request_timeout=0.4) as transport:
+            assert transport.get(PATH).json() == {}
+
+
 def test_an_address_of_the_sixth_version_is_reached() -> None:
     """In brackets, as URLs want it."""
     try:
@@ -905,6 +918,20 @@ def test_close_does_not_wait_for_a_name_look_up(monkeypatch: pytest.MonkeyPatch,
         found.set()
         assert type(failure_of(lambda: blocked.result(timeout=5))) is ClosedError
         assert not service.requests
+
+
+def test_close_may_come_from_a_signal_handler_that_interrupts_the_pool() -> None:
+    """The thread that closes is then the one that holds the pool's lock; the pool is closed when that call is left."""
+    with server(Server.serve) as service:
+        transport = client(service.port)
+        transport.get(PATH)
+        before = open_sockets()
+        with transport.activity():
+            with transport._single._transport._pool._optional_thread_lock:  # type: ignore[attr-defined]
+                transport.close()
+            assert transport.closed
+        assert transport._single.is_closed
+        assert open_sockets() < before
 
 
 def test_several_callers_are_all_told(pool: ThreadPoolExecutor) -> None:
