@@ -9,15 +9,107 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
-from typing import Final, NamedTuple, TypeGuard
-from urllib.parse import quote, urlsplit
+from datetime import datetime
+from typing import Final, NamedTuple
+from urllib.parse import quote
 
+from ._states import (
+    MAX_WATCHED,
+    STATE_EVENT,
+    SYNCED_EVENT,
+    ConfigState,
+    Held,
+    Standing,
+    dump_config_state,
+    dump_position,
+    dump_watch_request,
+    parse_config_state,
+    parse_position,
+    parse_watch_request,
+)
+from ._wire import (
+    DEFAULT_ENVIRONMENT,
+    DEFAULT_LABEL,
+    MAX_NAME_LENGTH,
+    RESERVED_NAMES,
+    Position,
+    format_timestamp,
+    is_environment,
+    is_host,
+    is_integer,
+    is_label,
+    is_name,
+    is_token,
+    load_json,
+    parse_timestamp,
+    timestamp_or_none,
+)
 from .errors import InvalidResponseError
 from .types import ConfigChangeEvent, ConfigInfo
 
+__all__ = [
+    "BOUND_MEDIA_TYPE",
+    "CHANGED_BY_HEADER",
+    "CHANGED_EVENT",
+    "CONFIGS_PATH",
+    "DEFAULT_ENVIRONMENT",
+    "DEFAULT_LABEL",
+    "ENVIRONMENT_HEADER",
+    "EPOCH_HEADER",
+    "EVENT_STREAM_MEDIA_TYPE",
+    "HEARTBEAT_HEADER",
+    "KEY_IDS_HEADER",
+    "LABEL_HEADER",
+    "MAX_NAME_LENGTH",
+    "MAX_WATCHED",
+    "MIN_REVISION_HEADER",
+    "REPLAY_HEADER",
+    "RESERVED_NAMES",
+    "RESET_EVENT",
+    "REVISION_HEADER",
+    "SEALED_MEDIA_TYPE",
+    "SERVICE_PATH",
+    "STATE_EVENT",
+    "SYNCED_EVENT",
+    "TIMESTAMP_HEADER",
+    "TOKEN_HEADER",
+    "VERSION_HEADER",
+    "WATCH_PATH",
+    "ConfigState",
+    "Held",
+    "Metadata",
+    "Position",
+    "Standing",
+    "config_path",
+    "dump_change_event",
+    "dump_config_list",
+    "dump_config_state",
+    "dump_position",
+    "dump_watch_request",
+    "error_body",
+    "etag",
+    "format_timestamp",
+    "formatted_path",
+    "is_environment",
+    "is_host",
+    "is_label",
+    "is_name",
+    "is_token",
+    "metadata_headers",
+    "parse_change_event",
+    "parse_config_list",
+    "parse_config_state",
+    "parse_metadata",
+    "parse_position",
+    "parse_timestamp",
+    "parse_watch_request",
+    "watch_path",
+]
+
 SERVICE_PATH: Final = "/api/v1/service"
 CONFIGS_PATH: Final = f"{SERVICE_PATH}/configs"
+WATCH_PATH: Final = f"{SERVICE_PATH}/watch"
+"""The state-first watch: a POST that is answered with an event stream."""
 
 TOKEN_HEADER: Final = "X-Service-Token"  # noqa: S105 - the name of a header
 VERSION_HEADER: Final = "X-Config-Version"
@@ -32,47 +124,20 @@ HEARTBEAT_HEADER: Final = "X-Config-Heartbeat"
 REPLAY_HEADER: Final = "X-Config-Replay"
 """On a stream opened with ``Last-Event-ID``: ``exact`` when every missed event follows, else ``reset``."""
 MIN_REVISION_HEADER: Final = "X-Config-Min-Revision"
+"""On a request: the position, ``epoch-revision``, that the answer must not be older than."""
+KEY_IDS_HEADER: Final = "X-Config-Key-Ids"
+"""On a request: the ids of the keys that the client holds, comma-separated; the newest of them is sealed under."""
 
 SEALED_MEDIA_TYPE: Final = "application/octet-stream"
+"""Sealed format 1."""
+BOUND_MEDIA_TYPE: Final = "application/vnd.config-service.sealed; format=2"
+"""Sealed format 2, asked for by ``Accept``."""
 EVENT_STREAM_MEDIA_TYPE: Final = "text/event-stream"
 
 CHANGED_EVENT: Final = "config_changed"
 RESET_EVENT: Final = "reset"
 
-DEFAULT_ENVIRONMENT: Final = "default"
-DEFAULT_LABEL: Final = "main"
-MAX_NAME_LENGTH: Final = 128
-RESERVED_NAMES: Final = frozenset({"api", "healthz", "readyz", "metrics", "monitor", "docs"})
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
-_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}\Z")
-_POSITION: Final = re.compile(r"([0-9a-f]{24})-([0-9]{1,18})\Z")
-_HOST: Final = re.compile(r"https?://[^\s/?#@\\\x00-\x1f\x7f]+(/[^\s?#@\\\x00-\x1f\x7f]*)?\Z", re.IGNORECASE)
-# RFC 9110 §5.5: what a header can carry; anything else would end up in the error of an HTTP library.
-_TOKEN: Final = re.compile(r"[\x21-\x7e]+\Z")
 _ETAG: Final = re.compile(r"[\x21-\x7e]{1,512}\Z")
-# Text, compiled when the first timestamp arrives: the import of this package is not to wait for it.
-_TIMESTAMP: Final = r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))?(?:[Zz]|([+-]\d\d)(?::?(\d\d))?)?)?"
-
-
-# Named tuples, not dataclasses, where nothing else speaks against it: a tenth of the cost at import.
-class Position(NamedTuple):
-    """A place in the history of a store: its epoch, then the revision within it.
-
-    An epoch is 24 hex characters that begin with its creation time, so positions order as text and number do.
-    """
-
-    epoch: str
-    revision: int
-
-    def __str__(self) -> str:
-        return f"{self.epoch}-{self.revision}"
-
-    @classmethod
-    def parse(cls, text: str) -> Position | None:
-        """Return the position that ``text`` (an event id) spells, or None when it is not one."""
-        match = _POSITION.match(text)
-        return cls(match[1], int(match[2])) if match else None
 
 
 class Metadata(NamedTuple):
@@ -85,37 +150,6 @@ class Metadata(NamedTuple):
     changed_by: int | None = None
     timestamp: datetime | None = None
     etag: str | None = None
-
-
-def is_name(text: str) -> bool:
-    """Tell whether ``text`` may name a config: a slug of at most 128 characters, without ``..``, not reserved."""
-    return _NAME.match(text) is not None and ".." not in text and text.lower() not in RESERVED_NAMES
-
-
-def is_environment(text: str) -> bool:
-    """Tell whether ``text`` may name an environment: a slug of at most 128 characters, without ``..``."""
-    return _NAME.match(text) is not None and ".." not in text
-
-
-def is_label(text: str) -> bool:
-    """Tell whether ``text`` may be a label: a slug that may contain single inner slashes, without ``..``."""
-    return _LABEL.match(text) is not None and ".." not in text and "//" not in text and not text.endswith("/")
-
-
-def is_host(text: str) -> bool:
-    """Tell whether ``text`` may be the URL of a service: http(s), a host, optionally a port and a path, no user."""
-    if not _HOST.match(text):
-        return False
-    try:
-        # Resolvers take a port modulo 65536, and the token would go to another one.
-        return urlsplit(text).port != 0
-    except ValueError:
-        return False
-
-
-def is_token(text: str) -> bool:
-    """Tell whether ``text`` may be a token's secret: printable ASCII without spaces, as a header can carry it."""
-    return _TOKEN.match(text) is not None
 
 
 def config_path(name: str) -> str:
@@ -138,32 +172,6 @@ def etag(position: Position, key_id: str, encoding: str) -> str:
     return f'"{position}-{key_id}-{encoding}"'
 
 
-def format_timestamp(moment: datetime) -> str:
-    """Return ``moment`` as RFC 3339 with ``+00:00`` and 0 or 6 fraction digits. A naive time counts as UTC."""
-    return _as_utc(moment).isoformat()
-
-
-def parse_timestamp(text: str) -> datetime:
-    """Return the aware UTC datetime that ``text`` spells: ``Z`` or an offset, any number of fraction digits.
-
-    A time without an offset counts as UTC. Raises ValueError. (Python 3.10's ``fromisoformat`` reads neither ``Z``
-    nor ``+0000`` nor other than 3 or 6 fraction digits, so the text is put into the one form that all versions read.)
-    """
-    match = re.fullmatch(_TIMESTAMP, text.strip(), re.ASCII)
-    if match is None:
-        raise ValueError("not a date and time as in RFC 3339")
-    date, clock, fraction, hours, minutes = match.groups()
-    clock = clock or "00:00"
-    seconds = clock if clock.count(":") == 2 else clock + ":00"
-    offset = f"{hours}:{minutes or '00'}" if hours else "+00:00"
-    moment = datetime.fromisoformat(f"{date}T{seconds}.{(fraction or '')[:6].ljust(6, '0')}{offset}")
-    try:
-        return _as_utc(moment)
-    except OverflowError:
-        pass
-    raise ValueError("a time that in UTC lies outside the years 1 to 9999")
-
-
 def parse_metadata(headers: Mapping[str, str]) -> Metadata:
     """Return what the headers of a config response tell. Absent or malformed headers count as not sent."""
     epoch, revision, tag = headers.get(EPOCH_HEADER), headers.get(REVISION_HEADER), headers.get("ETag")
@@ -173,7 +181,7 @@ def parse_metadata(headers: Mapping[str, str]) -> Metadata:
         environment=headers.get(ENVIRONMENT_HEADER),
         label=headers.get(LABEL_HEADER),
         changed_by=_natural(headers.get(CHANGED_BY_HEADER)),
-        timestamp=_timestamp_or_none(headers.get(TIMESTAMP_HEADER)),
+        timestamp=timestamp_or_none(headers.get(TIMESTAMP_HEADER)),
         etag=tag if tag and _ETAG.match(tag) else None,
     )
 
@@ -218,7 +226,7 @@ def parse_change_event(data: str) -> ConfigChangeEvent:
 
     Raises InvalidResponseError, which names the fault and not the content.
     """
-    fields = _load_json(data, "a change event")
+    fields = load_json(data, "a change event")
     event = _read_change(fields) if isinstance(fields, dict) else None
     if event is None:
         raise InvalidResponseError(
@@ -244,7 +252,7 @@ def dump_config_list(infos: Iterable[ConfigInfo]) -> bytes:
 
 def parse_config_list(body: bytes) -> list[ConfigInfo]:
     """Return the rows of ``GET /configs``. Raises InvalidResponseError."""
-    rows = _load_json(body, "the list of configs")
+    rows = load_json(body, "the list of configs")
     infos = [_read_info(row) for row in rows] if isinstance(rows, list) else [None]
     complete = [info for info in infos if info is not None]
     if len(complete) != len(infos):
@@ -261,8 +269,8 @@ def error_body(code: str, message: str) -> bytes:
 
 def _read_change(fields: Mapping[object, object]) -> ConfigChangeEvent | None:
     name, version, changed_by = (fields.get(field) for field in ("config_name", "version", "changed_by"))
-    timestamp = _timestamp_or_none(fields.get("timestamp"))
-    if not isinstance(name, str) or not _is_integer(version) or not _is_integer(changed_by) or timestamp is None:
+    timestamp = timestamp_or_none(fields.get("timestamp"))
+    if not isinstance(name, str) or not is_integer(version) or not is_integer(changed_by) or timestamp is None:
         return None
     environment, label, epoch, revision = (fields.get(field) for field in ("environment", "label", "epoch", "revision"))
     return ConfigChangeEvent(
@@ -273,7 +281,7 @@ def _read_change(fields: Mapping[object, object]) -> ConfigChangeEvent | None:
         environment=environment if isinstance(environment, str) else None,
         label=label if isinstance(label, str) else None,
         epoch=epoch if isinstance(epoch, str) else None,
-        revision=revision if _is_integer(revision) else None,
+        revision=revision if is_integer(revision) else None,
         deleted=fields.get("deleted") is True,
     )
 
@@ -282,39 +290,11 @@ def _read_info(row: object) -> ConfigInfo | None:
     if not isinstance(row, dict):
         return None
     name, is_valid = row.get("name"), row.get("is_valid")
-    valid_from, updated_at = _timestamp_or_none(row.get("valid_from")), _timestamp_or_none(row.get("updated_at"))
+    valid_from, updated_at = timestamp_or_none(row.get("valid_from")), timestamp_or_none(row.get("updated_at"))
     if not isinstance(name, str) or not isinstance(is_valid, bool) or valid_from is None or updated_at is None:
         return None
     return ConfigInfo(name=name, is_valid=is_valid, valid_from=valid_from, updated_at=updated_at)
 
 
-def _load_json(text: str | bytes, what: str) -> object:
-    """Parse JSON, raising outside the handler: a JSONDecodeError carries the whole document."""
-    try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    else:
-        return value
-    raise InvalidResponseError(f"{what} is not JSON; is host the service?")
-
-
-def _as_utc(moment: datetime) -> datetime:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
-
-
-def _is_integer(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _natural(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 18 else None
-
-
-def _timestamp_or_none(text: object) -> datetime | None:
-    if not isinstance(text, str):
-        return None
-    try:
-        return parse_timestamp(text)
-    except ValueError:
-        return None
