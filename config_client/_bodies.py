@@ -6,7 +6,7 @@ Knows httpx. The request's headers hold the token, so what is handed on must not
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import httpx
@@ -25,13 +25,13 @@ def read_whole(response: httpx.Response, seconds: float) -> httpx.Response:
 
     Raises InvalidResponseError for a larger body and httpx.ReadTimeout for one that only drips.
     """
-    deadline = time.monotonic() + seconds
+    meter = _Meter(seconds)
     if response.is_closed:
         response.read()  # raises for a body that somebody else has thrown away
         return response
     if "Content-Encoding" not in response.headers and isinstance(response.stream, httpx.SyncByteStream):
         # The usual case without a second Response, which costs as much as opening a small payload does.
-        response.stream = _Limited(response.stream, deadline)
+        response.stream = _Limited(response.stream, meter)
         try:
             response.read()
         finally:
@@ -39,36 +39,54 @@ def read_whole(response: httpx.Response, seconds: float) -> httpx.Response:
         response.stream = _NOTHING
         return response
     try:
-        body = b"".join(_limited(response.iter_bytes(), deadline))
+        body = b"".join(map(meter.passed, response.iter_bytes()))
     finally:
         response.close()
     return detached(response, body)
 
 
-class _Limited(httpx.SyncByteStream):
-    """A stream that fails beyond ``MAX_BODY_BYTES`` or its deadline."""
+async def aread_whole(response: httpx.Response, seconds: float) -> httpx.Response:
+    """Do what ``read_whole`` does, on a client that is asynchronous."""
+    meter = _Meter(seconds)
+    if response.is_closed:
+        await response.aread()
+        return response
+    try:
+        body = b"".join([meter.passed(part) async for part in response.aiter_bytes()])
+    finally:
+        await response.aclose()
+    return detached(response, body)
 
-    def __init__(self, stream: httpx.SyncByteStream, deadline: float) -> None:
+
+class _Meter:
+    """Counts a body that arrives, and fails beyond ``MAX_BODY_BYTES`` or ``seconds``."""
+
+    def __init__(self, seconds: float) -> None:
+        self._size = 0
+        self._deadline = time.monotonic() + seconds
+
+    def passed(self, part: bytes) -> bytes:
+        self._size += len(part)
+        if self._size > MAX_BODY_BYTES:
+            raise InvalidResponseError(f"the body is over {MAX_BODY_BYTES} bytes; is host the service?")
+        # A timeout per read would let a body that drips go on for ever.
+        if time.monotonic() > self._deadline:
+            raise httpx.ReadTimeout("the body took too long")
+        return part
+
+
+class _Limited(httpx.SyncByteStream):
+    """A stream whose parts are metered."""
+
+    def __init__(self, stream: httpx.SyncByteStream, meter: _Meter) -> None:
         self._stream = stream
-        self._deadline = deadline
+        self._meter = meter
 
     def __iter__(self) -> Iterator[bytes]:
-        return _limited(self._stream, self._deadline)
+        return map(self._meter.passed, self._stream)
 
     def close(self) -> None:
         self._stream.close()
-
-
-def _limited(parts: Iterable[bytes], deadline: float) -> Iterator[bytes]:
-    size = 0
-    for part in parts:
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise InvalidResponseError(f"the body is over {MAX_BODY_BYTES} bytes; is host the service?")
-        # A timeout per read would let a body that drips go on for ever.
-        if time.monotonic() > deadline:
-            raise httpx.ReadTimeout("the body took too long")
-        yield part
 
 
 def detached(response: httpx.Response, body: bytes) -> httpx.Response:

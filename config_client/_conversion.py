@@ -32,6 +32,7 @@ from ._hints import (
     peel,
     typed_dict_parameters,
 )
+from ._misfit import MisfitError
 from ._models import is_model, validator
 from ._scalars import SCALARS, Converter, anything, enumeration, literal
 
@@ -129,13 +130,36 @@ class _Compiler:
         raise UnsupportedHintError(f"{scope.where}: keys of a JSON object are text; they do not become {name_of(kind)}")
 
     def _record(self, kind: object, parameters: Iterator[Parameter], build: Callable[..., object]) -> Converter:
-        fields = []
-        for parameter in parameters:
-            hint = peel(parameter.hint, parameter.scope)
-            missing = f"missing, expected {name_of(hint)}" if parameter.required else ""
-            converter = self.compile(hint, parameter.scope)
-            fields.append(Field(parameter.name, converter, missing, is_tag=get_origin(hint) is Literal))
+        fields = [self._required(each) if each.required else self._optional(each) for each in parameters]
         return Record(name_of(kind), fields, build)
+
+    def _required(self, parameter: Parameter) -> Field:
+        hint = peel(parameter.hint, parameter.scope)
+        converter = self.compile(hint, parameter.scope)
+        return Field(parameter.name, converter, f"missing, expected {name_of(hint)}", _is_tag(hint))
+
+    def _optional(self, parameter: Parameter) -> Field:
+        """Return a field that documents may leave out, and must leave out when JSON cannot fill it."""
+        begun = dict(self._begun)
+        try:
+            hint = peel(parameter.hint, parameter.scope)
+            return Field(parameter.name, self.compile(hint, parameter.scope), "", _is_tag(hint))
+        except UnsupportedHintError as error:
+            fault = str(error)
+        # What was begun inside may refer to a type whose compilation failed, and which is never finished.
+        self._begun = begun
+        return Field(parameter.name, _refusal(f"{fault}; leave this field out of the document"), "", is_tag=False)
+
+
+def _is_tag(hint: object) -> bool:
+    return get_origin(hint) is Literal
+
+
+def _refusal(fault: str) -> Converter:
+    def convert(value: object) -> object:
+        raise MisfitError.at_root(fault)
+
+    return convert
 
 
 def _model(kind: object) -> Converter:

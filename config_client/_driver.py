@@ -1,100 +1,84 @@
 """Performs the commands of a watch on the calling thread.
 
-Knows the transport, the keyring and the application's callbacks; the rules are in ``watching``.
+Knows the transport; the rules are in ``watching``, and what is the application's business goes to the desk.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Final, TypeVar
 
 import httpx
 from httpx_sse import ServerSentEvent
 
-from ._payload import open_payload
-from ._sse import SSEDecoder, check_event_stream
+from ._desk import Desk
+from ._opening import Opener
+from ._sse import SSEDecoder
 from ._steps import (
-    Apply,
     Command,
+    Delegate,
     Ended,
     Fetch,
-    Fetched,
-    Halted,
     HangUp,
-    Heard,
-    Notify,
     NotModified,
     Open,
-    Opened,
+    OpenStates,
     Outcome,
     Pause,
     Read,
-    Report,
+    Recall,
     Steps,
+    Unsupported,
+    Woken,
 )
-from .crypto import Keyring
-from .errors import ClosedError, ConfigClientError, DecryptionError, InvalidResponseError
-from .protocol import (
-    HEARTBEAT_HEADER,
-    MIN_REVISION_HEADER,
-    REPLAY_HEADER,
-    Metadata,
-    config_path,
-    parse_metadata,
-    watch_path,
-)
-from .transport import Transport, raise_for_status
-from .types import ConfigChangeEvent
-
-A = TypeVar("A")
-
-MISSED_HEARTBEATS: Final = 3
-"""A stream that is silent for this many heartbeats is dead."""
-MAX_HEARTBEAT: Final = 300.0
-"""Seconds; a service that announces rarer heartbeats is not believed."""
-
-logger: Final = logging.getLogger("config_client")
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is watched, and who is told. ``apply`` raises an UnmarshalError to keep the old value."""
-
-    config_name: str
-    query: dict[str, str]
-    apply: Callable[[bytes, Metadata], None]
-    notify: Callable[[ConfigChangeEvent], object]
-    on_error: Callable[[Exception], object] | None
-    on_change: Callable[[str], object] | None
+from ._streams import check_stream, opened, silence_limit, states_opened, states_unsupported
+from ._waker import Waker
+from .errors import ClosedError, ConfigClientError, RefusedError
+from .protocol import MIN_REVISION_HEADER, WATCH_PATH, config_path, dump_watch_request, watch_path
+from .transport import Transport, raise_for_status, socket_of
 
 
 class ThreadDriver:
-    """Runs one watch until it fails for good or the transport is closed."""
+    """Runs one watch until it ends, or until ``stop``, or until the transport is closed."""
 
-    def __init__(self, transport: Transport, keyring: Keyring, target: Target, heartbeat_interval: float) -> None:
+    def __init__(self, transport: Transport, opener: Opener, desk: Desk, heartbeat_interval: float) -> None:
         self._transport = transport
-        self._keyring = keyring
-        self._target = target
+        self._opener = opener
+        self._desk = desk
         self._heartbeat = heartbeat_interval
+        self._waker = Waker(transport.interrupt)
+        self._stopped = False
         self._stream = ExitStack()
         self._decoder = SSEDecoder()
         self._chunks: Iterator[bytes] = iter(())
         self._events: Iterator[ServerSentEvent] = iter(())
 
+    def wake(self) -> None:
+        """End the wait or the read under way, or the next one. May be called from any thread."""
+        self._waker.wake()
+
+    def stop(self) -> None:
+        """Let ``run`` return soon. May be called from any thread."""
+        self._stopped = True
+        self._waker.wake()
+
+    def abandon(self) -> None:
+        """Let ``run`` return without touching the stream: this is a forked child, and the stream is its parent's."""
+        self._stopped = True
+
     def run(self, steps: Steps) -> None:
-        """Perform ``steps``; return once the transport is closed. Raises the error that the watch ends on."""
+        """Perform ``steps``; return when they end. Raises the error that the watch ends on."""
         outcome: Outcome = None
         with self._transport.activity():
             try:
-                while not self._transport.closed:
+                while not self._stopped and not self._transport.closed:
+                    self._desk.drain()
                     outcome = self._perform(steps.send(outcome))
-            except ClosedError:
+            except (ClosedError, StopIteration):
                 return
             finally:
-                self._stream.close()
+                self._hang_up()
                 steps.close()
 
     def _perform(self, command: Command) -> Outcome:
@@ -113,79 +97,107 @@ class ThreadDriver:
                 return self._fetch(command)
             case Open():
                 return self._open(command)
+            case OpenStates():
+                return self._open_states(command)
             case HangUp():
-                self._stream.close()
+                self._hang_up()
             case Pause():
-                self._transport.interrupt.wait(command.seconds)
-            case Apply():
-                self._target.apply(command.document, command.metadata)
-            case Notify():
-                call("watch", self._target.notify, command.event)
-            case Heard():
-                call("on_change", self._target.on_change, self._target.config_name)
-            case Report():
-                logger.warning("watch of config %r: %s", self._target.config_name, command.error)
-                call("on_error", self._target.on_error, command.error)
+                return self._pause(command.seconds)
+            case Delegate():
+                self._desk.delegate()
+                return self._pause(command.seconds)
+            case Recall():
+                self._desk.recall()
+            case _:
+                outcome = self._desk.perform(command)
+                if not inspect.isawaitable(outcome):
+                    return outcome
+                if inspect.iscoroutine(outcome):
+                    outcome.close()
+                return RefusedError("pre_apply is asynchronous: use AsyncConfigClient, or a plain function")
         return None
 
+    def _pause(self, seconds: float) -> Outcome:
+        self._waker.wait(seconds)
+        return Woken() if self._waker.woken() else None
+
     def _fetch(self, command: Fetch) -> Outcome:
-        headers = {}
+        name, query = self._desk.subject(command.track)
+        headers = self._opener.headers()
         if command.etag:
             headers["If-None-Match"] = command.etag
         if command.at_least:
             headers[MIN_REVISION_HEADER] = str(command.at_least)
-        name = self._target.config_name
-        response = self._transport.fetch(config_path(name), self._target.query, headers, retry=False)
+        response = self._transport.fetch(config_path(name), query, headers, retry=False)
+        self._desk.contact()
         if response.status_code == 304:
             return NotModified()
-        metadata = parse_metadata(response.headers)
-        try:
-            return Fetched(metadata, open_payload(self._keyring, name, response.content))
-        except DecryptionError as error:
-            return Fetched(metadata, fault=error)
+        return self._opener.answer(name, query, response.headers, response.content)
 
     def _open(self, command: Open) -> Outcome:
-        path = watch_path(self._target.config_name)
+        name, query = self._desk.subject(None)
+        path = watch_path(name)
         headers = {"Last-Event-ID": command.last_event_id} if command.last_event_id else None
         with ExitStack() as opening:
-            response = opening.enter_context(self._transport.stream(path, self._target.query, headers))
+            response = opening.enter_context(self._transport.stream(path, query, headers))
             if response.status_code >= 400:
                 raise_for_status(response, path)
+            halted = check_stream(response.status_code, response.headers)
+            if halted is not None:
+                return halted
+            self._keep(opening, response)
+        return opened(response.headers)
+
+    def _open_states(self, command: OpenStates) -> Outcome:
+        headers = self._opener.stream_headers()
+        body = dump_watch_request(command.held)
+        with ExitStack() as opening:
+            stream = self._transport.stream(WATCH_PATH, None, headers, host=command.host, method="POST", body=body)
             try:
-                check_event_stream(response.status_code, response.headers.get("Content-Type", ""))
-            except InvalidResponseError as error:
-                if response.status_code == 204:
-                    return Halted(error)
-                raise
-            self._stream = opening.pop_all()
+                response = opening.enter_context(stream)
+            except AssertionError:
+                # How mocks refuse a request that nobody told them of; an application's know the base protocol.
+                return Unsupported()
+            if states_unsupported(response.status_code):
+                return Unsupported()
+            if response.status_code >= 400:
+                raise_for_status(response, WATCH_PATH)
+            halted = check_stream(response.status_code, response.headers)
+            if halted is not None:
+                return halted
+            self._keep(opening, response)
+        return states_opened(response.headers)
+
+    def _keep(self, opening: ExitStack, response: httpx.Response) -> None:
+        """Go on with this stream once everything about its head was right."""
+        sock = socket_of(response)
+        if sock is not None:
+            self._waker.guard(sock)
+        self._stream = opening.pop_all()
         self._decoder = SSEDecoder()
         self._events = iter(())
-        silence = MISSED_HEARTBEATS * self._announced_heartbeat(response)
-        self._chunks = self._transport.chunks(response, read_timeout=silence)
-        return Opened(parse_metadata(response.headers).position, response.headers.get(REPLAY_HEADER) == "exact")
+        limit = silence_limit(response.headers, self._heartbeat)
+        self._chunks = self._transport.chunks(response, read_timeout=limit)
+        self._desk.contact()
 
-    def _announced_heartbeat(self, response: httpx.Response) -> float:
-        try:
-            seconds = float(response.headers.get(HEARTBEAT_HEADER, ""))
-        except ValueError:
-            return self._heartbeat
-        return seconds if 0 < seconds <= MAX_HEARTBEAT else self._heartbeat
+    def _hang_up(self) -> None:
+        self._waker.release()
+        self._stream.close()
 
     def _read(self) -> Outcome:
         # The decoder works while it is iterated, so an event in front of one that is too large is not lost with it.
         while (event := next(self._events, None)) is None:
-            chunk = next(self._chunks, None)
+            if self._waker.woken():
+                return Woken()
+            try:
+                chunk = next(self._chunks, None)
+            except ConfigClientError:
+                # A wake ends the read by shutting its socket down.
+                if self._waker.woken() and not self._transport.closed:
+                    return Woken()
+                raise
             if chunk is None:
-                return Ended()
+                return Woken() if self._waker.woken() else Ended()
+            self._desk.contact()
             self._events = self._decoder.feed(chunk)
         return event
-
-
-def call(name: str, callback: Callable[[A], object] | None, argument: A) -> None:
-    """Call an application's callback; what it raises is logged by type, since its text may hold a secret."""
-    if callback is None:
-        return
-    try:
-        callback(argument)
-    except Exception as error:
-        logger.error("%s callback raised %s; the watch goes on", name, type(error).__name__)

@@ -1,4 +1,4 @@
-"""What the host and the process's environment decide about the network of a client: URL, proxy, certificates.
+"""What the URL and the process's environment decide about the network of a client: proxy and certificates.
 
 Knows the environment variables that httpx knows, and turns a wrong one into this package's error. Sends nothing.
 """
@@ -6,6 +6,8 @@ Knows the environment variables that httpx knows, and turns a wrong one into thi
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -13,34 +15,33 @@ import httpx
 from ._interrupt import Interrupt
 from ._network import InterruptibleTransport
 from .errors import ConfigClientError
-from .protocol import is_host
 
-
-def base_url(host: str) -> httpx.URL:
-    """Return ``host`` as a URL. Raises ConfigClientError."""
-    try:
-        url = httpx.URL(host)
-        # httpx decodes international names as late as here.
-        if is_host(host) and url.host:
-            return url
-    except (httpx.InvalidURL, UnicodeError):
-        pass
-    raise ConfigClientError("host is not a URL such as https://config.example.com")
+N = TypeVar("N")
 
 
 def network(url: httpx.URL, interrupt: Interrupt) -> InterruptibleTransport:
-    """Return a transport to ``url`` through the proxy and with the trust that the environment names.
+    """Return a transport to ``url`` that ``interrupt`` ends. Raises as ``equipped`` does."""
+    return equipped(url, lambda tls, proxy: InterruptibleTransport(interrupt, verify=tls, proxy=proxy))
+
+
+def equipped(url: httpx.URL, make: Callable[[ssl.SSLContext, str | None], N]) -> N:
+    """Return what ``make`` makes of the trust and the proxy that the environment names for ``url``.
 
     Raises ConfigClientError when either cannot be used.
     """
     try:
-        return InterruptibleTransport(interrupt, verify=_tls_context(url), proxy=_proxy(url))
+        return make(_tls_context(url), _proxy(url))
     except OSError as error:
         fault = f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be loaded ({type(error).__name__})"
     except (ValueError, ImportError, httpx.InvalidURL):
         # Their texts may spell the URL, and a proxy's URL may hold a password.
         fault = "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used (socks: install httpx[socks])"
     raise ConfigClientError(fault)
+
+
+def way_to(url: httpx.URL) -> tuple[bool, str | None]:
+    """Return what the networks to two URLs must have in common to be one: TLS, and the proxy (with its password)."""
+    return url.scheme == "https", _proxy(url)
 
 
 def _tls_context(url: httpx.URL) -> ssl.SSLContext:

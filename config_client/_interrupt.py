@@ -2,6 +2,9 @@
 
 Knows threads and sockets; knows nothing of HTTP. Closing a socket does not wake a thread that is blocked reading it;
 shutting it down does. So whoever may block registers its socket here first.
+
+After a fork the child holds copies of the parent's sockets: shutting one down would end the parent's connection,
+closing it does not. And a lock that another thread held is never released there. ``abandon`` starts over.
 """
 
 from __future__ import annotations
@@ -12,19 +15,35 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Protocol
+
+
+class Waiter(Protocol):
+    """Somebody with waits of its own that the interrupt ends too."""
+
+    def interrupted(self) -> None:
+        """End the wait under way: the interrupt was set."""
+
+    def abandon(self) -> None:
+        """Start over in a forked child."""
 
 
 class Interrupt:
     """A flag that is set once and then ends, or prevents, everything that waits under it."""
 
     def __init__(self) -> None:
+        self._is_set = False
+        self._waiters: weakref.WeakSet[Waiter] = weakref.WeakSet()
+        self._active: dict[int, int] = {}
+        self._start_over()
+
+    def _start_over(self) -> None:
         # Held until it is set; not an Event, whose own lock is no place for the handler of a signal to arrive in.
         self._gate = threading.Lock()
-        self._gate.acquire()
-        self._is_set = False
+        if not self._is_set:
+            self._gate.acquire()
         self._changed = threading.Condition()
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._active: dict[int, int] = {}
 
     def is_set(self) -> bool:
         """Tell whether the interrupt was set."""
@@ -41,12 +60,17 @@ class Interrupt:
         with self._changed:
             self._sockets.add(sock)
         if self.is_set():
-            _shut_down(sock)
+            shut_down(sock)
 
     def release(self, sock: socket.socket) -> None:
         """Let ``sock`` be: from here on it serves somebody else."""
         with self._changed:
             self._sockets.discard(sock)
+
+    def enlist(self, waiter: Waiter) -> None:
+        """Let ``set`` end the waits of ``waiter`` too; it is not kept alive by this."""
+        with self._changed:
+            self._waiters.add(waiter)
 
     def set(self) -> None:
         """End every wait. Idempotent; callable from any thread."""
@@ -54,9 +78,24 @@ class Interrupt:
             if not self._is_set:
                 self._is_set = True
                 self._gate.release()
-            sockets = list(self._sockets)
+            sockets, waiters = list(self._sockets), list(self._waiters)
+        for waiter in waiters:
+            waiter.interrupted()
         for sock in sockets:
-            _shut_down(sock)
+            shut_down(sock)
+
+    def abandon(self) -> list[socket.socket]:
+        """Start over in a forked child: fresh locks, no sockets, and of the threads only this one; set stays set.
+
+        Waits for no lock. Return the sockets that were guarded, which are copies of the parent's.
+        """
+        sockets, own = list(self._sockets), threading.get_ident()
+        # The fork may have come from a callback: then this thread is still inside, and will leave.
+        self._active = {own: self._active[own]} if own in self._active else {}
+        self._start_over()
+        for waiter in list(self._waiters):
+            waiter.abandon()
+        return sockets
 
     @contextmanager
     def activity(self) -> Iterator[None]:
@@ -85,7 +124,8 @@ class Interrupt:
             return self._changed.wait_for(lambda: not (self._active.keys() - {own}), deadline - time.monotonic())
 
 
-def _shut_down(sock: socket.socket) -> None:
+def shut_down(sock: socket.socket) -> None:
+    """End whatever waits for ``sock``, on every thread and in every process that holds it."""
     # The base class's method: SSLSocket.shutdown would pull the TLS state from under the thread that reads.
     with suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_RDWR)

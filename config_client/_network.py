@@ -21,6 +21,7 @@ from typing import Final, TypeVar
 import httpcore
 import httpx
 
+from ._deadline import remaining
 from ._interrupt import Interrupt
 
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
@@ -42,6 +43,10 @@ class InterruptibleTransport(httpx.HTTPTransport):
         super().__init__(verify=verify, limits=limits, proxy=proxy)
         self._pool._network_backend = InterruptibleBackend(interrupt)
 
+    def abandon(self) -> None:
+        """Let the pool of a forked parent be used by whoever is still inside, without waiting for its lock."""
+        self._pool._optional_thread_lock = type(self._pool._optional_thread_lock)()
+
 
 class InterruptibleBackend(httpcore.NetworkBackend):
     """Opens TCP connections that an ``Interrupt`` can end at any moment. A name look-up under way is the exception."""
@@ -61,6 +66,7 @@ class InterruptibleBackend(httpcore.NetworkBackend):
 
         Each address gets an equal share of what is left, so that one that never answers does not hide the next.
         """
+        timeout = remaining(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         options = (*(socket_options or ()), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1))
         failure: Exception = httpcore.ConnectError("the name has no addresses")
@@ -109,10 +115,10 @@ class InterruptibleBackend(httpcore.NetworkBackend):
                 raise httpcore.ConnectError("the client was closed while connecting")
             if error not in _PENDING:
                 break
-            remaining = CONNECT_SLICE if deadline is None else deadline - time.monotonic()
-            if remaining <= 0:
+            left = CONNECT_SLICE if deadline is None else deadline - time.monotonic()
+            if left <= 0:
                 raise httpcore.ConnectTimeout("connecting took too long")
-            if _is_ready(sock, min(remaining, CONNECT_SLICE), write=True):
+            if _is_ready(sock, min(left, CONNECT_SLICE), write=True):
                 error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise OSError(error, os.strerror(error))
@@ -123,8 +129,12 @@ class _TCPStream(httpcore.NetworkStream):
         self._sock = sock
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        seconds = remaining(timeout)
+        # A timeout of 0 would mean "do not wait" to the socket, and not "too late".
+        if seconds is not None and seconds <= 0:
+            raise httpcore.ReadTimeout("timed out")
         try:
-            self._sock.settimeout(timeout)
+            self._sock.settimeout(seconds)
             return self._sock.recv(max_bytes)
         except TimeoutError as error:
             raise httpcore.ReadTimeout(str(error)) from None
@@ -134,8 +144,11 @@ class _TCPStream(httpcore.NetworkStream):
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if not buffer:
             return  # what httpcore writes for a request without a body
+        seconds = remaining(timeout)
+        if seconds is not None and seconds <= 0:
+            raise httpcore.WriteTimeout("timed out")
         try:
-            self._sock.settimeout(timeout)
+            self._sock.settimeout(seconds)
             self._sock.sendall(buffer)
         except TimeoutError as error:
             raise httpcore.WriteTimeout(str(error)) from None
@@ -175,6 +188,7 @@ class _TLSStream(httpcore.NetworkStream):
     ) -> None:
         self._stream = stream
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        timeout = remaining(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)

@@ -1,30 +1,51 @@
 """The one retry loop of this package, and the httpx transport that applies it.
 
-Knows httpx and the policy. ``retrying`` runs inside ``RetryTransport`` (clients of our own) or around ``send`` (a
-caller's client, whose transport is the caller's), never both.
+Knows httpx's responses and the policy. ``retried`` is the loop, without I/O; ``RetryTransport`` performs it for
+clients of the application's own, ``transport`` and ``_aio_transport`` perform it around whole exchanges, never both.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import timezone
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 import httpx
 
-from ._bodies import read_whole
 from ._interrupt import Interrupt
 from .backoff import RetryPolicy
 
-WHOLE_BODY: Final = "config_client.whole_body"
-"""Marks a request whose body is read within the attempt, so that a body cut short is retried too.
-
-The value of this extension is the number of seconds that the body may take.
-"""
+S = TypeVar("S")
+F = TypeVar("F", bound=Exception)
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+
+
+class Pause(NamedTuple):
+    """A step of the loop: do nothing for ``seconds``."""
+
+    seconds: float
+
+
+def is_answer(outcome: httpx.Response | Exception) -> bool:
+    """Tell whether an attempt has succeeded, as far as retries go: anything but a network error or a 5xx."""
+    return isinstance(outcome, httpx.Response) and outcome.status_code < 500
+
+
+def retried(
+    attempt: Callable[[], Generator[S, httpx.Response | F | None, httpx.Response | F]], policy: RetryPolicy
+) -> Generator[S | Pause, httpx.Response | F | None, httpx.Response | F]:
+    """Apply ``policy`` to ``attempt``, whose steps are passed on; return the last outcome."""
+    while True:
+        outcome = yield from attempt()
+        asked = asked_pause(outcome) if isinstance(outcome, httpx.Response) else None
+        step = None if is_answer(outcome) else policy.next(asked)
+        if step is None:
+            return outcome
+        delay, policy = step
+        yield Pause(delay)
 
 
 class RetryTransport(httpx.BaseTransport):
@@ -54,50 +75,48 @@ class RetryTransport(httpx.BaseTransport):
         replayable = isinstance(request.stream, httpx.ByteStream)
         if request.method not in _IDEMPOTENT or not replayable:
             return self._transport.handle_request(request)
-
-        seconds: float | None = request.extensions.get(WHOLE_BODY)
-
-        def attempt() -> httpx.Response:
-            response = self._transport.handle_request(request)
-            return response if seconds is None else read_whole(response, seconds)
-
-        return retrying(attempt, self._policy, self._interrupt)
+        steps = retried(_once, self._policy)
+        next(steps)
+        while True:
+            outcome = self._attempt(request)
+            try:
+                step = steps.send(outcome)
+            except StopIteration:
+                break
+            # Set already, the interrupt lets the outcome stand.
+            if step is None or self._interrupt.is_set():
+                break
+            if isinstance(outcome, httpx.Response):
+                outcome.close()
+            if self._interrupt.wait(step.seconds):
+                outcome = outcome if isinstance(outcome, Exception) else httpx.ReadError("interrupted")
+                break
+            next(steps)
+        if isinstance(outcome, httpx.Response):
+            return outcome
+        raise outcome
 
     def close(self) -> None:
         """End pauses under way and close the transport inside."""
         self._interrupt.set()
         self._transport.close()
 
-
-def retrying(attempt: Callable[[], httpx.Response], policy: RetryPolicy, interrupt: Interrupt) -> httpx.Response:
-    """Apply ``policy`` to ``attempt``: the one retry loop of this package."""
-    while True:
-        response: httpx.Response | None = None
-        failure: httpx.TransportError | None = None
+    def _attempt(self, request: httpx.Request) -> httpx.Response | httpx.TransportError:
         try:
-            response = attempt()
+            return self._transport.handle_request(request)
         except httpx.TransportError as error:
-            failure = error
-        if response is not None and response.status_code < 500:
-            return response
-        step = None if interrupt.is_set() else policy.next(_retry_after(response))
-        if step is not None:
-            delay, policy = step
-            if response is not None:
-                response.close()
-            if not interrupt.wait(delay):
-                continue
-            failure = failure or httpx.ReadError("interrupted")
-            response = None
-        if response is not None:
-            return response
-        assert failure is not None  # noqa: S101 - either a response or a failure came of the attempt
-        raise failure
+            return error
 
 
-def _retry_after(response: httpx.Response | None) -> float | None:
+def _once() -> Generator[None, httpx.Response | httpx.TransportError | None, httpx.Response | httpx.TransportError]:
+    outcome = yield None
+    assert outcome is not None  # noqa: S101 - an attempt ends in a response or an error
+    return outcome
+
+
+def asked_pause(response: httpx.Response) -> float | None:
     """Return the pause in seconds that a response asks for (RFC 9110 §10.2.3: seconds or a date), if any."""
-    value = response.headers.get("Retry-After") if response is not None else None
+    value = response.headers.get("Retry-After")
     if value is None:
         return None
     if value.isascii() and value.isdigit():

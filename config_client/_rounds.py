@@ -5,6 +5,7 @@ Knows commands, outcomes and the clock it is given. What a watch does with a cha
 
 from __future__ import annotations
 
+import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
@@ -17,8 +18,10 @@ from httpx_sse import ServerSentEvent
 from ._steps import (
     Attempt,
     Command,
+    Connection,
     Ended,
     Fetched,
+    Forget,
     Halted,
     HangUp,
     Open,
@@ -28,15 +31,19 @@ from ._steps import (
     Read,
     Report,
     Steps,
+    Trouble,
 )
-from .backoff import Backoff
+from .backoff import MAX_RETRY_AFTER, Backoff, Uniform
 from .errors import (
     ConfigClientError,
     ConnectionError,  # noqa: A004 - this package's
+    DecryptionError,
     InvalidResponseError,
     NotFoundError,
+    RefusedError,
 )
 from .protocol import CHANGED_EVENT, RESET_EVENT, Position, parse_change_event
+from .status import State
 from .types import ConfigChangeEvent
 
 HEALTHY_SECONDS: Final = 60.0
@@ -47,11 +54,20 @@ MIN_BASE_DELAY: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How patient a watch is. ``final_errors`` end it; a NotFoundError only while nothing was ever found."""
+    """How patient a watch is. ``final_errors`` end it; a NotFoundError only while nothing was ever found.
+
+    ``poll_interval``: seconds between two looks at every config while no stream can be had.
+    """
 
     backoff: Backoff
     final_errors: tuple[type[ConfigClientError], ...]
     clock: Callable[[], float] = time.monotonic
+    uniform: Uniform = random.uniform
+    poll_interval: float = 30.0
+
+    def is_final(self, error: ConfigClientError, *, found: bool) -> bool:
+        """Tell whether ``error`` ends the watch of a config that was, or was never, ``found``."""
+        return isinstance(error, self.final_errors) and not (found and isinstance(error, NotFoundError))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +113,27 @@ class Watch(ABC):
         self._found = False
         self._gone = False
         self._caught_up = False
+        self._opened = False
         self._fresh = False
 
     def run(self) -> Steps:
         """Yield commands for ever; raise the error that is final."""
         while True:
             # After a stream that was followed, the next one closes the gap; without one, only loading does.
-            failure = None if self._caught_up else (yield from self._load())
+            followed = self._caught_up
+            failure = None if followed else (yield from self._load())
             if failure is None:
                 failure = yield from self._stream()
+                # Loading works and streaming does not: the value is as current as the last load.
+                state = State.STALE if followed or self._opened else State.POLLING
+            else:
+                state = State.STALE
+            yield Connection(state, "no stream" if state is State.POLLING else "connection lost", failure)
             yield from self._back_off(failure)
 
     def _stream(self) -> Generator[Command, Outcome, ConfigClientError]:
         """Follow one stream from its opening to its end; return what ended it."""
-        self._caught_up = False
+        self._caught_up = self._opened = False
         opened = yield Open(self._last_event_id())
         if isinstance(opened, Halted):
             yield Report(opened.error)
@@ -118,8 +141,11 @@ class Watch(ABC):
         if not isinstance(opened, Opened):
             return failure_of(opened)
         since = self._policy.clock()
+        self._opened = True
         failure = yield from self._close_gap(opened)
         self._caught_up = failure is None
+        if self._caught_up:
+            yield Connection(State.LIVE)
         self._fresh = not opened.replays
         while failure is None:
             failure = yield from self._read()
@@ -179,10 +205,10 @@ class Watch(ABC):
         if self._is_final(failure):
             raise failure
         delay, self._backoff = self._backoff.next()
-        yield Pause(delay)
+        yield Pause(max(delay, asked_pause(failure)))
 
     def _is_final(self, error: ConfigClientError) -> bool:
-        return isinstance(error, self._policy.final_errors) and not (isinstance(error, NotFoundError) and self._found)
+        return self._policy.is_final(error, found=self._found)
 
     def _outlive(self, error: ConfigClientError) -> Attempt:
         """Report an error that the stream outlives; return one that it does not."""
@@ -196,12 +222,27 @@ class Watch(ABC):
         known, self._gone = self._gone, True
         if not known:
             yield Report(error)
+            yield Forget()
+            yield Trouble("deleted", error)
         return not known
 
 
 def limited(backoff: Backoff) -> Backoff:
     """Return ``backoff`` with bounds that cannot make a hot loop."""
     return backoff._replace(base=max(backoff.base, MIN_BASE_DELAY), cap=max(backoff.cap, MIN_BASE_DELAY))
+
+
+def asked_pause(failure: ConfigClientError) -> float:
+    """Return the seconds that the service asked to wait (``Retry-After``), within reason."""
+    asked = failure.retry_after if isinstance(failure, ConnectionError) else None
+    return min(asked or 0.0, MAX_RETRY_AFTER)
+
+
+def trouble_of(error: ConfigClientError) -> str:
+    """Return in a few words what keeps a document from being taken."""
+    if isinstance(error, DecryptionError):
+        return "cannot be opened"
+    return "refused by pre_apply" if isinstance(error, RefusedError) else "does not decode"
 
 
 def failure_of(outcome: Outcome) -> ConfigClientError:

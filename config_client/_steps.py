@@ -1,19 +1,26 @@
 """The words that a watch and its driver exchange: commands, and their outcomes.
 
-Data only. The rules that yield the commands are in ``watching``; a driver performs them and sends the outcomes back.
+Data only. The rules that yield the commands are in ``watching``; a driver performs those that need the network, hands
+the others to the application's side, and sends the outcomes back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from httpx_sse import ServerSentEvent
 
 from .errors import ConfigClientError
-from .protocol import Metadata, Position
+from .protocol import ConfigState, Held, Metadata, Position
+from .status import State
 from .types import ConfigChangeEvent
+
+if TYPE_CHECKING:
+    from ._tracks import Track
+
+# Commands that need the network. ``track`` is the config that is meant, None where a watch has only one.
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +32,30 @@ class Fetch:
 
     etag: str | None = None
     at_least: Position | None = None
+    track: Track | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Open the stream. Outcome: Opened, Halted or an error."""
+    """Open the base stream. Outcome: Opened, Halted or an error."""
 
     last_event_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
+class OpenStates:
+    """Open the state-first stream of many configs on one host.
+
+    Outcome: StatesOpened, Unsupported, Halted or an error.
+    """
+
+    held: tuple[Held, ...]
+    host: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
-    """Take the next event of the stream. Outcome: ServerSentEvent, Ended or an error."""
+    """Take the next event of the stream. Outcome: ServerSentEvent, Ended, Woken or an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +65,32 @@ class HangUp:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait before the next attempt."""
+    """Wait before the next attempt. Outcome: None or Woken."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Delegate:
+    """Let every config have a base stream of its own, for ``seconds`` or until woken. Outcome: None or Woken."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """End the base streams that were delegated."""
+
+
+# Commands for the application's side.
+
+
+@dataclass(frozen=True, slots=True)
+class Unseal:
+    """Open the payload of a state. Outcome: Fetched."""
+
+    track: Track
+    state: ConfigState
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +99,7 @@ class Apply:
 
     document: bytes
     metadata: Metadata
+    track: Track | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +113,58 @@ class Notify:
 class Heard:
     """A change of the watched config was heard of, whether or not its value could be used."""
 
+    track: Track | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """Tell the application of an error that does not end the watch (or is about to)."""
 
     error: ConfigClientError
+    track: Track | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The connection came to be LIVE, STALE or POLLING, and with it every value that has no trouble of its own."""
+
+    state: State
+    reason: str = ""
+    error: ConfigClientError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """The newest state of a config cannot be taken: deleted, refused, not to be opened. The old value stays."""
+
+    reason: str
+    error: ConfigClientError
+    track: Track | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """The trouble of a config is over without a new value: it is back as it was."""
+
+    track: Track | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Erase what is kept of the config for a start without the service: it may not be read any more."""
+
+    track: Track | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The watch of this config ends with an error."""
+
+    error: ConfigClientError
+    track: Track
+
+
+# Outcomes.
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +193,19 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class StatesOpened:
+    """The state-first stream is open. ``environment``: what is meant where none was named."""
+
+    position: Position | None = None
+    environment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """The service speaks the base protocol only."""
+
+
+@dataclass(frozen=True, slots=True)
 class Halted:
     """The service asks not to be watched again: 204 instead of a stream (WHATWG HTML, section 9.2)."""
 
@@ -115,7 +217,26 @@ class Ended:
     """The service ended the stream."""
 
 
-Command: TypeAlias = Fetch | Open | Read | HangUp | Pause | Apply | Notify | Heard | Report
-Outcome: TypeAlias = Fetched | NotModified | Opened | Halted | Ended | ServerSentEvent | ConfigClientError | None
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """The set of watched configs has changed."""
+
+
+NetworkCommand: TypeAlias = Fetch | Open | OpenStates | Read | HangUp | Pause | Delegate | Recall
+LocalCommand: TypeAlias = Unseal | Apply | Notify | Heard | Report | Connection | Trouble | Clear | Forget | Finish
+Command: TypeAlias = NetworkCommand | LocalCommand
+Outcome: TypeAlias = (
+    Fetched
+    | NotModified
+    | Opened
+    | StatesOpened
+    | Unsupported
+    | Halted
+    | Ended
+    | Woken
+    | ServerSentEvent
+    | ConfigClientError
+    | None
+)
 Steps: TypeAlias = Generator[Command, Outcome, None]
 Attempt: TypeAlias = Generator[Command, Outcome, ConfigClientError | None]

@@ -3,42 +3,66 @@
 from __future__ import annotations
 
 import builtins
-import os
+import inspect
+import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from ._payload import open_payload
-from .crypto import Keyring, parse_encryption_keys
-from .errors import ConfigClientError, InvalidResponseError
+import httpx
+
+from ._forks import survive_forks
+from ._horizon import Horizon
+from ._opening import Opener
+from ._requests import (
+    Reading,
+    check_export,
+    check_name,
+    format_query,
+    keyring_of,
+    options_from_env,
+    watchable,
+)
+from .errors import ConfigClientError
 from .options import GetOptions, Options
-from .protocol import CONFIGS_PATH, config_path, formatted_path, is_name, parse_config_list
+from .protocol import CONFIGS_PATH, config_path, formatted_path, parse_config_list
 from .snapshot import Snapshot
 from .transport import Transport
 from .types import ConfigChangeEvent, ConfigInfo, Format
+
+if TYPE_CHECKING:
+    from ._threads import ThreadSession
+    from .status import Status
+    from .subscription import Subscription
 
 __all__ = ["ConfigChangeEvent", "ConfigClient", "ConfigInfo", "Format", "GetOptions", "Options", "Snapshot"]
 
 T = TypeVar("T")
 
-_ENVIRONMENT = ("CONFIG_SERVICE_HOST", "CONFIG_SERVICE_TOKEN", "CONFIG_SERVICE_KEY")
-
 
 class ConfigClient:
-    """A client of one service as one token. Safe to share between threads.
+    """A client of one service as one token. Safe to share between threads, and to carry over a fork.
 
         with ConfigClient.from_env() as client:
             config = client.get("orders", OrdersConfig)
+            live = client.subscribe("orders", OrdersConfig)
 
     Every method raises ClosedError after ``close``, except the watches, which return. All of them may raise
     UnauthorizedError, ForbiddenError, NotFoundError, InvalidResponseError and ConnectionError.
     """
 
     def __init__(self, opts: Options) -> None:
+        if isinstance(opts.http_client, httpx.AsyncClient):
+            raise ConfigClientError("http_client is an AsyncClient: give an httpx.Client, or use AsyncConfigClient")
         self._options = opts
-        self._keyring = Keyring(parse_encryption_keys(opts.encryption_key))
+        self._keyring = keyring_of(opts)
+        self._opener = Opener(self._keyring, require_bound=opts.require_bound)
+        self._horizon = Horizon()
         self._transport = Transport(
             opts.host, opts.service_token, opts.request_timeout, opts.retry_count, opts.retry_delay, opts.http_client
         )
+        self._session: ThreadSession | None = None
+        self._making = threading.Lock()
+        survive_forks(self)
 
     @classmethod
     def from_env(
@@ -49,13 +73,10 @@ class ConfigClient:
     ) -> ConfigClient:
         """Return a client for ``CONFIG_SERVICE_HOST``, ``CONFIG_SERVICE_TOKEN`` and ``CONFIG_SERVICE_KEY``.
 
-        The callbacks are those of ``Options``. Raises ConfigClientError, which names what is missing.
+        ``CONFIG_SERVICE_CACHE=off`` keeps nothing on disk; ``CONFIG_SERVICE_CACHE_DIR`` says where else to. The
+        callbacks are those of ``Options``. Raises ConfigClientError, which names what is missing.
         """
-        missing = [name for name in _ENVIRONMENT if not os.environ.get(name)]
-        if missing:
-            raise ConfigClientError(f"set {' and '.join(missing)} in the environment")
-        host, token, key = (os.environ[name] for name in _ENVIRONMENT)
-        return cls(Options(host, token, key, on_error=on_error, on_change=on_change))
+        return cls(options_from_env(on_error, on_change))
 
     def __repr__(self) -> str:
         return f"ConfigClient({self._options.host!r})"
@@ -67,8 +88,15 @@ class ConfigClient:
         self.close()
 
     def close(self) -> None:
-        """End every watch and request, within 100 ms, and close what this client owns. Idempotent."""
+        """End every watch, subscription and request, within 100 ms, and close what this client owns. Idempotent."""
         self._transport.close()
+        if self._session is not None:
+            self._session.close()
+
+    @property
+    def status(self) -> Status:
+        """How the connection of the subscriptions stands; INITIALIZING as long as there was none."""
+        return self._shared().status
 
     def get(self, config_name: str, target_type: type[T], opts: GetOptions | None = None) -> T:
         """Return the config decoded into ``target_type``: ``dict``, a dataclass or a pydantic model.
@@ -85,27 +113,70 @@ class ConfigClient:
         return self.get(config_name, dict, opts)
 
     def get_bytes(self, config_name: str, opts: GetOptions | None = None) -> bytes:
-        """Return the JSON bytes exactly as they were published, not parsed. Raises DecryptionError."""
-        _check_name(config_name)
-        response = self._transport.fetch(config_path(config_name), opts.query() if opts else None)
-        return open_payload(self._keyring, config_name, response.content)
+        """Return the JSON bytes exactly as they were published, not parsed. Raises DecryptionError.
+
+        The answer is never older than what this client has seen of the config before.
+        """
+        reading = Reading(self._opener, self._horizon, config_name, opts)
+        response = self._transport.fetch(config_path(config_name), reading.query, reading.headers)
+        return reading.document(response.headers, response.content)
 
     def get_formatted(self, config_name: str, fmt: Format, opts: GetOptions | None = None) -> bytes:
         """Return the config in plaintext, rendered by the service; the token needs the right ``export``.
 
         Raises InvalidResponseError when the document has no faithful form in ``fmt``.
         """
-        _check_name(config_name)
-        query = {"format": _format(fmt), **(opts.query() if opts else {})}
-        response = self._transport.fetch(formatted_path(config_name), query)
-        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-            # Nothing else would notice a login page: this is plaintext, and may go straight into a file.
-            raise InvalidResponseError(f"config {config_name!r}: a web page came instead; is host the service?")
+        check_name(config_name)
+        response = self._transport.fetch(formatted_path(config_name), format_query(fmt, opts))
+        check_export(config_name, response.headers.get("Content-Type", ""))
         return response.content
 
     def list(self) -> builtins.list[ConfigInfo]:
         """Return a row for every config that the token may read."""
         return parse_config_list(self._transport.fetch(CONFIGS_PATH).content)
+
+    def subscribe(
+        self,
+        config_name: str,
+        target_type: type[T],
+        opts: GetOptions | None = None,
+        *,
+        timeout: float = 10.0,
+        required: bool = True,
+        allow_stale: bool = True,
+        default: T | None = None,
+        pre_apply: Callable[[T], object] | None = None,
+        snapshot: Snapshot[T] | None = None,
+    ) -> Subscription[T]:
+        """Keep a config current in the background; return as soon as its first value is there.
+
+        All subscriptions share one daemon thread and one stream. ``timeout``: seconds to wait for the first value; 0
+        does not wait. While the service cannot be reached, the last good value from the disk serves, unless
+        ``allow_stale`` is False. With ``default`` that value is in place until there is another; with ``required``
+        False the subscription may begin empty, and a config that was never published is waited for.
+
+        ``pre_apply(value)`` is called before each swap, on the watching thread; when it raises or returns False, the
+        old value stays, and the status says why. ``snapshot``: one of your own to keep current.
+
+        Raises UnmarshalError at once when ``target_type`` is not supported; without a first value, the error that
+        says why: UnauthorizedError, ForbiddenError, NotFoundError, DecryptionError, UnmarshalError, RefusedError, or
+        ConnectionError.
+        """
+        from ._subscribing import subscribe  # noqa: PLC0415 - loaded by those who watch
+
+        if inspect.iscoroutinefunction(pre_apply):
+            raise ConfigClientError("pre_apply is asynchronous: use AsyncConfigClient, or a plain function")
+        query = watchable(config_name, opts)
+        patient = not required or default is not None
+        session = self._shared()
+        return subscribe(
+            session,
+            session.keep(config_name, query, target_type, snapshot, pre_apply, patient=patient),
+            timeout=timeout,
+            required=required,
+            allow_stale=allow_stale,
+            default=default,
+        )
 
     def watch(
         self,
@@ -119,41 +190,42 @@ class ConfigClient:
         that happen while the connection is down are told of after it is up again. A callback that raises is logged by
         type, and the watch goes on. Raises the error that is final (``Options.final_errors``).
         """
-        query = _watchable(config_name, opts)
+        query = watchable(config_name, opts)
         from ._watches import tell_changes  # noqa: PLC0415 - loaded by those who watch
 
-        tell_changes(self._options, self._transport, self._keyring, config_name, query, callback)
+        tell_changes(self._options, self._transport, self._opener, config_name, query, callback)
 
     def watch_and_decode(
         self, config_name: str, target_type: type[T], snapshot: Snapshot[T], opts: GetOptions | None = None
     ) -> None:
         """Block, and keep ``snapshot`` current: filled at once, then swapped at every change; return after ``close``.
 
-        A document that cannot be opened or decoded leaves the value in place and goes to ``on_error``; so does a
-        deletion. Raises the error that is final (``Options.final_errors``), and UnmarshalError at once when the type
-        is not supported.
+        This is ``subscribe`` for a thread that has nothing else to do. A document that cannot be opened or decoded
+        leaves the value in place and goes to ``on_error``; so does a deletion. Raises the error that is final
+        (``Options.final_errors``), and UnmarshalError at once when the type is not supported.
         """
-        query = _watchable(config_name, opts)
-        from ._watches import keep_current  # noqa: PLC0415 - loaded by those who watch
+        query = watchable(config_name, opts)
+        if self._transport.closed:
+            return
+        from ._subscribing import follow  # noqa: PLC0415 - loaded by those who watch
 
-        keep_current(self._options, self._transport, self._keyring, config_name, query, target_type, snapshot)
+        session = self._shared()
+        follow(session, session.keep(config_name, query, target_type, snapshot, None, patient=False))
 
+    def _shared(self) -> ThreadSession:
+        """Return the session of all subscriptions."""
+        if self._session is None:
+            from ._subscribing import thread_session  # noqa: PLC0415 - loaded by those who watch
 
-def _check_name(config_name: str) -> None:
-    if not is_name(config_name):
-        raise ConfigClientError(
-            "config name: 1 to 128 of A-Z a-z 0-9 . _ - beginning with a letter or digit, without '..', not reserved"
-        )
+            session = thread_session(self._options, self._transport, self._opener, self._keyring, self._horizon)
+            with self._making:
+                if self._session is None:
+                    self._session = session
+        return self._session
 
-
-def _format(fmt: Format) -> str:
-    if fmt in tuple(Format):
-        return Format(fmt).value
-    raise ConfigClientError(f"fmt must be one of {', '.join(Format)}")
-
-
-def _watchable(config_name: str, opts: GetOptions | None) -> dict[str, str]:
-    _check_name(config_name)
-    if opts is not None and opts.version:
-        raise ConfigClientError("a published version never changes: watch without a version, or get() this one once")
-    return opts.query() if opts else {}
+    def _go_on_in_child(self) -> None:
+        """Begin anew in a forked child: no connection, thread or lock of the parent is touched."""
+        self._making = threading.Lock()
+        self._transport.abandon()
+        if self._session is not None and not self._transport.closed:
+            self._session.go_on_in_child()

@@ -8,6 +8,7 @@
     ├── ConnectionError          network failure or 5xx, after all retries
     ├── DecryptionError          the payload does not authenticate under this client's key
     ├── UnmarshalError           the document is not a JSON object, or does not fit the target type
+    ├── RefusedError             the application's own ``pre_apply`` refused the value
     └── ClosedError              the client was closed before or during the call
 
 No message, cause or attribute of these errors holds a token, a key or a value of a document: errors are logged and
@@ -40,8 +41,13 @@ class InvalidResponseError(ConfigClientError):
 class ConnectionError(ConfigClientError):  # noqa: A001 - the published name of this error
     """The service could not be reached, or answered 5xx, after every retry.
 
-    ``__cause__`` is the last failure, without its request and response, which hold the token.
+    ``__cause__`` is the last failure, without its request and response, which hold the token. ``retry_after``: the
+    seconds for which a service that answered 5xx asks to be left alone, if it asks (its header ``Retry-After``).
     """
+
+    def __init__(self, *args: object, retry_after: float | None = None) -> None:
+        super().__init__(*args)
+        self.retry_after = retry_after
 
 
 class DecryptionError(ConfigClientError):
@@ -50,6 +56,10 @@ class DecryptionError(ConfigClientError):
 
 class UnmarshalError(ConfigClientError):
     """The document is not JSON, is not an object, or does not fit the target type."""
+
+
+class RefusedError(ConfigClientError):
+    """The application's ``pre_apply`` refused a new value; the old one stays in place."""
 
 
 class ClosedError(ConfigClientError):

@@ -13,8 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from threading import Event, Lock
+from threading import Event, Lock, get_ident
 from typing import Generic, TypeVar
+
+from ._paths import ChangedPaths, changed_paths, check_path
 
 __all__ = ["Change", "Snapshot"]
 
@@ -34,6 +36,34 @@ class Change(Generic[T]):
     new: T = field(repr=False)
     version: int | None = None
     old_version: int | None = None
+    _differences: ChangedPaths | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The deepest places that differ, such as ``db.host`` or ``servers.0.port``; of a first value, all it has.
+
+        Dicts, dataclasses, pydantic models, lists and tuples are looked into, fields by their names in Python (those
+        with ``compare=False`` left out); anything else is one place. A whole value that is one place has the empty
+        path. In a key, ``~`` is written ``~0``, a dot ``~1``, and an empty key ``~2``. Worked out when first asked
+        for, in time linear in the size of the values, and then kept.
+        """
+        return self._compared().paths
+
+    def changed(self, path: str) -> bool:
+        """Tell whether something at or below ``path`` changed, or what it is part of was replaced or removed.
+
+        Of a first value, everything changed. The empty path stands for the whole value. Raises ConfigClientError for
+        what is no path.
+        """
+        return self._compared().include(path)
+
+    def _compared(self) -> ChangedPaths:
+        found = self._differences
+        if found is None:
+            # Two threads may both compare; they find the same, and one of the two stays.
+            found = changed_paths(self.old, self.new)
+            object.__setattr__(self, "_differences", found)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +101,7 @@ class Snapshot(Generic[T]):
     Safe to share between threads. Its repr shows version and time, never the value.
     """
 
-    __slots__ = ("__weakref__", "_delivering", "_listeners", "_lock", "_pending", "_state", "_waiters")
+    __slots__ = ("__weakref__", "_listeners", "_lock", "_pending", "_state", "_teller", "_waiters")
 
     def __init__(self) -> None:
         self._state: _State[T] = _State()
@@ -79,7 +109,7 @@ class Snapshot(Generic[T]):
         self._listeners: tuple[_Listener[T], ...] = ()
         self._waiters: list[_Waiter] = []
         self._pending: deque[tuple[_Listener[T], Change[T]]] = deque()
-        self._delivering = False
+        self._teller: int | None = None  # the thread that is calling back
 
     def __repr__(self) -> str:
         state = self._state
@@ -119,9 +149,9 @@ class Snapshot(Generic[T]):
                     waiter.stored.set()
             change = Change(old.value, value, version, old.version)
             self._pending.extend((listener, change) for listener in self._listeners)
-            if self._delivering or not self._pending:
+            if self._teller is not None or not self._pending:
                 return
-            self._delivering = True
+            self._teller = get_ident()
         self._deliver()
 
     def wait_for(self, version: int | None = None, timeout: float | None = None) -> bool:
@@ -141,7 +171,8 @@ class Snapshot(Generic[T]):
             waiter.stored.wait(timeout)
         finally:
             with self._lock:
-                self._waiters.remove(waiter)
+                # Not there in a child that a handler of a signal forked during the wait.
+                self._waiters = [each for each in self._waiters if each is not waiter]
         return waiter.stored.is_set()
 
     def on_change(self, callback: Callable[[Change[T]], object]) -> Callable[[], None]:
@@ -162,13 +193,37 @@ class Snapshot(Generic[T]):
 
         return unsubscribe
 
+    def on_path(self, path: str, callback: Callable[[Change[T]], object]) -> Callable[[], None]:
+        """Call ``callback`` as ``on_change`` does, but only when ``change.changed(path)``; return what ends this.
+
+        Raises ConfigClientError for what is no path.
+        """
+        check_path(path)
+
+        def filtered(change: Change[T]) -> None:
+            if change.changed(path):
+                callback(change)
+
+        return self.on_change(filtered)
+
+    def _renew_locks(self) -> None:
+        """Go on in a forked child: value and callbacks stay, and nothing waits for a thread that is not there.
+
+        Called in the child before anything else, by the one thread that lives on. A lock of the parent may be held
+        for ever here. What another thread had still to tell is told at the next store.
+        """
+        self._lock = Lock()
+        self._waiters = []
+        if self._teller != get_ident():
+            self._teller = None
+
     def _deliver(self) -> None:
         """Make the pending calls, oldest first, also those that are added meanwhile."""
         try:
             while True:
                 with self._lock:
                     if not self._pending:
-                        self._delivering = False
+                        self._teller = None
                         return
                     listener, change = self._pending.popleft()
                 if listener.active:
@@ -176,7 +231,7 @@ class Snapshot(Generic[T]):
         except BaseException:
             # KeyboardInterrupt or SystemExit on its way up: what is pending is told at the next store.
             with self._lock:
-                self._delivering = False
+                self._teller = None
             raise
 
 

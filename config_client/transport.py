@@ -1,54 +1,45 @@
-"""HTTP to the service: one retry policy, one mapping of failures to this package's errors.
+"""HTTP to the service on the calling thread, with this package's errors.
 
-Knows httpx, routes as text and status codes. Knows nothing of keys, documents or watches.
-
-Retries are the business of ``_retrying``: inside ``RetryTransport`` on clients of our own, around ``send`` on a
-caller's.
+Knows httpx and performs what ``_exchanges`` has decided: which host, which redirect, which pause. Knows nothing of
+keys, documents or watches. ``_aio_transport`` does the same with tasks.
 """
 
 from __future__ import annotations
 
-import re
+import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final, TypeVar
-from urllib.parse import urlencode
 
 import httpx
-from httpx_sse import connect_sse
 
+from ._answers import FAILURES, fault_of, raise_for_status, refusal_of
 from ._bodies import detached, read_whole
-from ._environment import base_url, network
+from ._clients import OwnClients
+from ._deadline import within
+from ._exchanges import MAX_REDIRECTS, REDIRECTS, Call, Exchanges, Outcome, Send, Steps
+from ._hosts import Hosts
 from ._interrupt import Interrupt
-from ._retrying import WHOLE_BODY, RetryTransport, retrying
+from ._retrying import Pause, RetryTransport
 from .backoff import RetryPolicy, backoff_delay
-from .errors import (
-    ClosedError,
-    ConfigClientError,
-    ConnectionError,  # noqa: A004 - this package's
-    ForbiddenError,
-    InvalidResponseError,
-    NotFoundError,
-    UnauthorizedError,
-)
-from .protocol import TOKEN_HEADER, is_token
+from .errors import ClosedError, ConfigClientError
+from .protocol import is_token
 
-__all__ = ["RetryTransport", "Transport", "backoff_delay"]
+__all__ = ["MAX_REDIRECTS", "RetryTransport", "Transport", "backoff_delay", "raise_for_status", "socket_of"]
 
-MAX_REDIRECTS: Final = 5
 CLOSE_SECONDS: Final = 0.08
 """Seconds that ``close`` waits for interrupted calls to leave; they are awake already."""
 
 _R = TypeVar("_R")
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_POINTER: Final = re.compile(r"/[^\x00-\x1f]{0,200}\Z")
 
 
 class Transport:
     """Requests to one service as one token, with this package's errors.
 
-    ``request_timeout``: seconds; ``retry_count``: further attempts; ``retry_delay``: base seconds of the backoff.
+    ``host``: the URL of the service, or several, comma-separated or as a sequence, which are tried in order: an attempt
+    has failed when all of them have. ``request_timeout``: seconds per request to a host; ``retry_count``: further
+    attempts; ``retry_delay``: base seconds of the backoff.
     With a caller's ``http_client`` every request goes through it (so that its mocks, proxies and hooks work) and it is
     never closed here; what then cannot be interrupted by ``close`` is connecting and waiting for the first byte.
 
@@ -58,41 +49,40 @@ class Transport:
 
     def __init__(
         self,
-        host: str,
+        host: str | Sequence[str],
         service_token: str,
         request_timeout: float = 10.0,
         retry_count: int = 3,
         retry_delay: float = 1.0,
         http_client: httpx.Client | None = None,
     ) -> None:
-        self._host = host.rstrip("/")
-        self._base = base_url(self._host)
+        self._hosts = Hosts(host)
         if not is_token(service_token):
             raise ConfigClientError("service_token is empty or holds a character that no HTTP header can carry")
         self._token = service_token
         # What is returned refers to this one: the real request's headers hold the token.
-        self._bare_request = httpx.Request("GET", self._base)
+        self._bare_request = httpx.Request("GET", self._hosts.urls[0])
         self._timeout = request_timeout
-        self._policy = RetryPolicy(retries=retry_count, base=retry_delay)
+        self._exchanges = Exchanges(self._hosts, service_token, RetryPolicy(retries=retry_count, base=retry_delay))
         self.interrupt: Final = Interrupt()
-        self._owned = http_client is None
+        self._callers = http_client
+        self._own = OwnClients(self._hosts.urls, self.interrupt, request_timeout) if http_client is None else None
         self._close_on_leaving = False
-        if http_client is None:
-            direct = network(self._base, self.interrupt)
-            retrying = RetryTransport(direct, retry_count, retry_delay, interrupt=self.interrupt)
-            self._retrying = httpx.Client(transport=retrying, trust_env=False, timeout=request_timeout)
-            self._single = httpx.Client(transport=direct, trust_env=False, timeout=request_timeout)
-        else:
-            self._retrying = self._single = http_client
+        self._process = os.getpid()
 
     def __repr__(self) -> str:
-        return f"Transport({str(self._base)!r})"
+        return f"Transport({str(self._hosts)!r})"
 
     def __enter__(self) -> Transport:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The URLs of the service, in the order in which they are tried."""
+        return self._hosts.texts
 
     @property
     def closed(self) -> bool:
@@ -109,6 +99,20 @@ class Transport:
         self.interrupt.settle(CLOSE_SECONDS)
         self._close_clients()
 
+    def abandon(self) -> None:
+        """Start over in a child that was forked: fresh locks and connections, and nothing of the parent's is touched.
+
+        Waits for no lock and does no I/O. The child's copies of the parent's connections are closed, not shut down,
+        which the parent does not notice. A transport that was closed stays closed. With a caller's client, which may
+        hold connections and locks of the parent's, every later call raises ConfigClientError.
+        """
+        inherited = self.interrupt.abandon()
+        if self._own is not None:
+            self._process = os.getpid()
+            self._own.abandon()
+            for sock in inherited:
+                sock.close()
+
     @contextmanager
     def activity(self) -> Iterator[None]:
         """Count the calling thread as busy with this transport."""
@@ -120,9 +124,8 @@ class Transport:
                 self._close_clients()
 
     def _close_clients(self) -> None:
-        if self._owned:
-            self._retrying.close()
-            self._single.close()
+        if self._own is not None:
+            self._own.close()
 
     def get(self, path: str, **params: str | int) -> httpx.Response:
         """Return the 200 answer to ``GET path``: status, headers and body, detached from the request.
@@ -138,40 +141,56 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         *,
         retry: bool = True,
+        host: int | None = None,
     ) -> httpx.Response:
         """Return the answer to ``GET path``, its body read: 200, or 304 if ``headers`` make the request conditional.
 
-        ``retry`` False makes one attempt, for callers with a backoff of their own. Raises as ``get`` does.
+        ``retry`` False makes one attempt, for callers with a backoff of their own. ``host``, an index into ``hosts``,
+        makes one attempt at that host alone. Raises as ``get`` does.
         """
+        call = Call(path, params, headers)
         with self.activity():
-            response = self._exchange(path, params, headers, retry=retry)
+            response = self._guarded(
+                lambda: self._perform(
+                    self._exchanges.patient(call) if retry and host is None else self._exchanges.single(call, host),
+                    self._whole,
+                )
+            )
+        response.request = self._bare_request
         if response.status_code == 304 and headers and "If-None-Match" in headers:
             return response
-        raise_for_status(response, path)
+        refusal = refusal_of(response, path, self._token)
+        if refusal is not None:
+            raise refusal
         return response
 
     @contextmanager
     def stream(
-        self, path: str, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        host: int | None = None,
+        method: str = "GET",
+        body: bytes | None = None,
     ) -> Iterator[httpx.Response]:
-        """Open the event stream ``GET path`` and yield its response, whatever its status, the body unread. One attempt.
+        """Open the event stream ``path`` and yield its response, whatever its status, the body unread. One attempt.
 
-        A network failure while opening raises ConnectionError or ClosedError.
+        ``host``: the index into ``hosts`` of the one to ask; None: the one that answered last. ``body``: JSON that goes
+        along, with ``method`` POST. A network failure while opening raises ConnectionError or ClosedError.
         """
+        wanted = {**(headers or {}), "Accept": "text/event-stream", "Accept-Encoding": "identity"}
+        call = Call(path, params, {**wanted, "Cache-Control": "no-store"}, method, body)
         with self.activity(), ExitStack() as stack:
 
-            def send(url: str, sent: dict[str, str]) -> httpx.Response:
-                source = connect_sse(
-                    self._single,
-                    "GET",
-                    url,
-                    headers={**sent, "Accept-Encoding": "identity"},
-                    timeout=self._timeout,
-                    follow_redirects=False,
-                )
-                return stack.enter_context(source).response
+            def opened(send: Send) -> httpx.Response:
+                response = self._head(send)
+                stack.callback(response.close)
+                return response
 
-            response = self._guarded(lambda: self._follow(send, path, params, headers))
+            only = self._hosts.preferred if host is None else host
+            response = self._guarded(lambda: self._perform(self._exchanges.single(call, only), opened))
             stack.enter_context(self._lent(response))
             yield response
 
@@ -182,61 +201,66 @@ class Transport:
         """
         # httpcore looks at this when the body is first read, so it may still be changed after the headers are in.
         response.request.extensions["timeout"] = {**httpx.Timeout(self._timeout).as_dict(), "read": read_timeout}
-        chunks = response.iter_bytes()
-        while True:
-            chunk = self._guarded(lambda: next(chunks, None))
-            if chunk is None:
-                return
+        chunks, url = response.iter_bytes(), response.url
+
+        def read() -> bytes | None:
+            try:
+                return next(chunks, None)
+            except FAILURES as error:
+                fault = fault_of(error, url, self._token)
+            raise fault
+
+        while (chunk := self._guarded(read)) is not None:
             yield chunk
 
-    def _exchange(
-        self, path: str, params: Mapping[str, str] | None, headers: Mapping[str, str] | None, *, retry: bool
-    ) -> httpx.Response:
-        client = self._retrying if retry else self._single
+    def _perform(self, steps: Steps, send: Callable[[Send], httpx.Response]) -> httpx.Response:
+        """Perform the steps of an exchange; return its answer. Raises errors of this package, and RuntimeError."""
+        outcome: Outcome | None = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                answer: httpx.Response = end.value
+                return answer
+            outcome = None
+            if isinstance(step, Pause):
+                if self.interrupt.wait(step.seconds):
+                    raise ClosedError("the client is closed")
+                continue
+            try:
+                with within(self._timeout):
+                    outcome = send(step)
+            except FAILURES as error:
+                # Without its traceback: that leads to this frame, which would keep the connection alive.
+                outcome = error.with_traceback(None)
 
-        def send(url: str, sent: dict[str, str]) -> httpx.Response:
-            request = client.build_request(
-                "GET", url, headers=sent, timeout=self._timeout, extensions={WHOLE_BODY: self._timeout}
-            )
-            return client.send(request, stream=True, follow_redirects=False)
-
-        def attempt() -> httpx.Response:
-            response = self._follow(send, path, params, headers)
-            with self._lent(response):
-                whole = read_whole(response, self._timeout)
-            whole.request = self._bare_request
-            return whole
-
-        if self._owned or not retry:
-            return self._guarded(attempt)
-        return self._guarded(lambda: retrying(attempt, self._policy, self.interrupt))
-
-    def _follow(
-        self,
-        send: Callable[[str, dict[str, str]], httpx.Response],
-        path: str,
-        params: Mapping[str, str] | None,
-        headers: Mapping[str, str] | None,
-    ) -> httpx.Response:
-        """Send, following redirects within the same origin: any other would carry the token away."""
-        url = f"{self._host}{path}?{urlencode(params)}" if params else f"{self._host}{path}"
-        sent = {**(headers or {}), TOKEN_HEADER: self._token}
-        for _ in range(MAX_REDIRECTS + 1):
-            response = _answer(send, url, dict(sent))
-            if response.status_code not in _REDIRECTS:
-                return response
+    def _head(self, send: Send) -> httpx.Response:
+        """Send a request and return the answer, the body unread; that of a redirect never is."""
+        client = self._callers if self._own is None else self._own.client(send.host)
+        assert client is not None  # noqa: S101 - either the caller's or our own
+        request = client.build_request(
+            send.method, send.url, headers=send.headers, content=send.body, timeout=self._timeout
+        )
+        try:
+            response = client.send(request, stream=True, follow_redirects=False)
+        except httpx.HTTPStatusError as error:
+            # A hook of a caller's client raises for the status; that is our business.
+            response = detached(error.response, b"")
+        if response.status_code in REDIRECTS:
             response.close()
-            target = httpx.URL(url).join(response.headers.get("Location", ""))
-            url = str(target)
-            if _origin(target) != _origin(self._base):
-                raise InvalidResponseError(
-                    f"{path}: the service redirects to another origin, which must not see the token; "
-                    "if the service has moved, set host to its new URL"
-                )
-        raise InvalidResponseError(f"{path}: more than {MAX_REDIRECTS} redirects")
+        return response
+
+    def _whole(self, send: Send) -> httpx.Response:
+        response = self._head(send)
+        if response.status_code in REDIRECTS:
+            return response
+        with self._lent(response):
+            return read_whole(response, self._timeout)
 
     def _guarded(self, call: Callable[[], _R]) -> _R:
-        """Run ``call``; whatever httpx raises becomes an error of this package, without request or token."""
+        """Run ``call``; whatever it raises is told without request and token, or as ClosedError."""
+        if self._own is None and self._process != os.getpid():
+            raise ConfigClientError("http_client was made before the fork: create it and the client after it")
         fault: ConfigClientError | None = None
         if not self.interrupt.is_set():
             try:
@@ -244,9 +268,6 @@ class Transport:
                 # A body without a length that was cut by the interrupt looks complete.
                 if not self.interrupt.is_set():
                     return result
-            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as error:
-                # A UnicodeError is what becomes of a redirect to a host that IDNA forbids.
-                fault = self._fault(error)
             except ConfigClientError as error:
                 # The frames below have the headers among their variables, and error trackers record those.
                 fault = error.with_traceback(None)
@@ -259,22 +280,12 @@ class Transport:
             raise ClosedError("the client is closed")
         raise fault
 
-    def _fault(self, failure: Exception) -> ConfigClientError:
-        if isinstance(failure, httpx.DecodingError):
-            return InvalidResponseError("the body does not decompress as its Content-Encoding says")
-        text = "" if isinstance(failure, httpx.ProtocolError) else str(failure).replace(self._token, "…")
-        what = type(failure).__name__ + (f": {text}" if text else "")
-        error = ConnectionError(f"{self._base.scheme}://{self._base.netloc.decode()}: {what}")
-        error.__cause__ = OSError(what) if not isinstance(failure, httpx.TransportError) else _bare(failure, text)
-        return error
-
     @contextmanager
     def _lent(self, response: httpx.Response) -> Iterator[None]:
         """Let ``close`` end the reading of a body that arrives on a connection of a caller's client."""
-        stream = response.extensions.get("network_stream")
-        sock = stream.get_extra_info("socket") if stream else None
-        # Our own are guarded for life. On HTTP/2 the connection carries the caller's other requests too.
-        if self._owned or response.http_version == "HTTP/2" or not isinstance(sock, socket.socket):
+        # Our own are guarded for life.
+        sock = socket_of(response) if self._own is None else None
+        if sock is None:
             yield
             return
         self.interrupt.guard(sock)
@@ -284,51 +295,11 @@ class Transport:
             self.interrupt.release(sock)
 
 
-def raise_for_status(response: httpx.Response, path: str) -> None:
-    """Raise this package's error for any status but 200. No word of the body gets into it."""
-    status = response.status_code
-    if status == 200:
-        return
-    if status == 401:
-        raise UnauthorizedError(f"{path}: 401, the service does not accept the token: unknown, expired or revoked")
-    if status == 403:
-        raise ForbiddenError(f"{path}: 403, the token's scopes do not cover this; ask for one that does")
-    if status == 404:
-        raise NotFoundError(f"{path}: 404, no such config or version in this environment and label, or it was deleted")
-    if status >= 500:
-        error = ConnectionError(f"{path}: the service answered {status}")
-        error.__cause__ = OSError(f"HTTP {status}")
-        raise error
-    raise InvalidResponseError(f"{path}: the service answered {status}{_pointer(response)}; is host its URL?")
+def socket_of(response: httpx.Response) -> socket.socket | None:
+    """Return the socket that the body of ``response`` arrives on, if this response has one to itself.
 
-
-def _pointer(response: httpx.Response) -> str:
-    """Return `` at PATH`` when a 422 points into the document: a path of keys, never a value."""
-    if response.status_code != 422:
-        return ""
-    pointer: object = None
-    try:
-        pointer = response.json()["error"]["path"]
-    except (ValueError, KeyError, TypeError, RecursionError, httpx.StreamError):
-        return ""
-    return f" at {pointer}" if isinstance(pointer, str) and _POINTER.match(pointer) else ""
-
-
-def _answer(send: Callable[[str, dict[str, str]], httpx.Response], url: str, headers: dict[str, str]) -> httpx.Response:
-    """Return the answer to a request, also when a hook of a caller's client raises for its status."""
-    try:
-        return send(url, headers)
-    except httpx.HTTPStatusError as error:
-        refused = error.response
-    return detached(refused, b"")
-
-
-def _bare(failure: httpx.TransportError, text: str) -> httpx.TransportError:
-    """Return httpx's own class of ``failure`` with ``text`` alone; a class derived from it may want other arguments."""
-    kinds = (kind for kind in type(failure).__mro__ if issubclass(kind, httpx.TransportError))
-    return next(kind for kind in kinds if kind.__module__.partition(".")[0] == "httpx")(text)
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    # httpx drops a default port, but not after a scheme in capitals.
-    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
+    None for mocks, and on HTTP/2, where the connection carries other requests too.
+    """
+    stream = response.extensions.get("network_stream")
+    sock = stream.get_extra_info("socket") if stream else None
+    return sock if isinstance(sock, socket.socket) and response.http_version != "HTTP/2" else None

@@ -19,10 +19,11 @@ from collections.abc import Generator
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from ._rounds import Policy, Watch, differs, failure_of, is_blank, later, position_of
+from ._rounds import Policy, Seen, Watch, differs, failure_of, is_blank, later, position_of, trouble_of
 from ._steps import (
     Apply,
     Attempt,
+    Clear,
     Command,
     Fetch,
     Fetched,
@@ -33,6 +34,7 @@ from ._steps import (
     Outcome,
     Report,
     Steps,
+    Trouble,
 )
 from .errors import (
     ConfigClientError,
@@ -47,11 +49,18 @@ from .types import ConfigChangeEvent
 class ValueWatch(Watch):
     """Keeps the value of one config current."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, *, seen: Seen | None = None, found: bool = False) -> None:
         super().__init__(policy)
+        self._seen = seen or self._seen
+        self._found = found
         self._environment: str | None = None
         self._label: str | None = None
         self._announced: Position | None = None
+
+    @property
+    def seen(self) -> Seen:
+        """The newest state that was seen, for whoever goes on from here."""
+        return self._seen
 
     def _load(self) -> Attempt:
         return (yield from self._catch_up())
@@ -94,7 +103,9 @@ class ValueWatch(Watch):
         if isinstance(fetched, NotFoundError) and self._found:
             return (yield from self._lose(fetched)), None
         if isinstance(fetched, NotModified):
-            self._gone = False
+            if self._gone:
+                self._gone = False
+                yield Clear()
             return False, self._behind(self._seen.position)
         if not isinstance(fetched, Fetched):
             return False, failure_of(fetched)
@@ -110,6 +121,7 @@ class ValueWatch(Watch):
             fault = outcome if isinstance(outcome, ConfigClientError) else None
         if news and fault is not None:
             failure = (yield from self._outlive(fault)) or failure
+            yield Trouble(trouble_of(fault), fault)
         return news, failure
 
     def _behind(self, position: Position | None) -> ConfigClientError | None:

@@ -23,10 +23,13 @@ from config_client import (
 from config_client._rounds import HEALTHY_SECONDS, MIN_BASE_DELAY, Policy, limited
 from config_client._steps import (
     Apply,
+    Clear,
     Command,
+    Connection,
     Ended,
     Fetch,
     Fetched,
+    Forget,
     Halted,
     HangUp,
     Heard,
@@ -38,6 +41,7 @@ from config_client._steps import (
     Pause,
     Read,
     Report,
+    Trouble,
 )
 from config_client.backoff import Backoff
 from config_client.options import DEFAULT_FINAL_ERRORS
@@ -74,9 +78,15 @@ class Play:
 
     def __init__(self, watch: ValueWatch | EventWatch) -> None:
         self._steps = watch.run()
+        self.told: list[Command] = []
+        """What the watch said of its state on the way."""
 
     def __call__(self, outcome: Outcome = None) -> Command:
-        return self._steps.send(outcome)
+        command = self._steps.send(outcome)
+        while isinstance(command, Connection | Trouble | Clear | Forget):
+            self.told.append(command)
+            command = self._steps.send(None)
+        return command
 
     def through(self, *exchanges: tuple[Command, Outcome], outcome: Outcome = None) -> Outcome:
         """Expect each command, sending ``outcome`` for the first and then what was answered; return the last answer."""

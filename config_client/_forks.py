@@ -1,0 +1,34 @@
+"""Clients go on in forked children by themselves. Knows ``os.register_at_fork``; nothing of what a client does there.
+
+gunicorn with ``--preload``, multiprocessing's ``fork`` and Celery's prefork pool all run Python's fork handlers.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Protocol
+
+
+class Survivor(Protocol):
+    """What wants to go on in a child."""
+
+    def _go_on_in_child(self) -> None:
+        """Begin anew: no thread but the calling one lives on, and connections are the parent's."""
+
+
+_survivors: weakref.WeakSet[Survivor] = weakref.WeakSet()
+
+
+def survive_forks(survivor: Survivor) -> None:
+    """Let ``survivor`` begin anew in every child that is forked from now on."""
+    _survivors.add(survivor)
+
+
+def _go_on() -> None:
+    for survivor in tuple(_survivors):
+        survivor._go_on_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_go_on)

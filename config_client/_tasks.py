@@ -1,0 +1,177 @@
+"""The shared stream of an AsyncConfigClient, as one task that lives as long as there are subscriptions.
+
+Knows asyncio. The rules are in ``_state_watch``, the application's side in ``_session``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from ._aio_driver import TaskDriver
+from ._aio_transport import AsyncTransport
+from ._desk import logger
+from ._horizon import Horizon
+from ._opening import Opener
+from ._session import AnyKeeper, Session, policy_of
+from ._steps import Finish, LocalCommand, Outcome
+from ._tracks import Track
+from .errors import ClosedError, ConfigClientError
+from .options import Options
+from .watching import ValueWatch
+
+if TYPE_CHECKING:
+    from .cache import Cache
+
+
+class TaskSession(Session):
+    """Runs the shared stream as a task, and, where a service knows no such stream, one task a config."""
+
+    def __init__(
+        self, options: Options, transport: AsyncTransport, opener: Opener, cache: Cache | None, horizon: Horizon
+    ) -> None:
+        super().__init__(options, opener, cache, horizon, len(transport.hosts))
+        self._transport = transport
+        self._driver: TaskDriver | None = None
+        self._delegates: dict[Track, _Delegate] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writing: asyncio.Task[None] | None = None
+
+    async def settle(self) -> None:
+        """Wait until every task has ended; the transport is closed already."""
+        own = asyncio.current_task()
+        others = {task for task in self._tasks if task is not own}
+        if others:
+            await asyncio.wait(others)
+
+    def spawn(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+        """Run ``work`` as a task that is waited for when the client closes."""
+
+        async def run() -> None:
+            await work()
+
+        task = asyncio.get_running_loop().create_task(run(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def is_own_task(self) -> bool:
+        """Tell whether the caller is a watching task: a callback, which would wait for itself."""
+        return asyncio.current_task() in self._tasks
+
+    def _go_on(self) -> None:
+        if self._driver is not None:
+            self._driver.wake()
+        elif self._keepers:
+            driver = TaskDriver(self._transport, self.opener, self, self.options.heartbeat_interval)
+            self._driver = driver
+            self.spawn(lambda: self._run(driver), "config-client")
+
+    async def _run(self, driver: TaskDriver) -> None:
+        try:
+            while self._keepers and not self._transport.closed:
+                self.drain()
+                await driver.run(self._watch.run())
+        except Exception as error:
+            self._fail(error)
+        finally:
+            if self._driver is driver:
+                self._driver = None
+            self.recall()
+
+    def _fail(self, error: Exception) -> None:
+        # A defect of ours; a snapshot that is silently frozen would be worse than one that says so.
+        text = f"the watch ended on {type(error).__name__}, which is a defect of this package"
+        logger.error("%s", text)
+        for keeper in tuple(self._keepers.values()):
+            self.serve(keeper, Finish(ConfigClientError(text), keeper.track))
+        self._watch = self._new_watch()
+
+    def _aside(self, work: Callable[[], None]) -> None:
+        """Do what touches the disk on a thread, one thing after the other."""
+        before = self._writing
+
+        async def write() -> None:
+            if before is not None:
+                await asyncio.wait({before})
+            await asyncio.to_thread(work)
+
+        self._writing = self.spawn(write, "config-client cache")
+
+    # A service that speaks the base protocol only
+
+    def _delegated(self) -> bool:
+        return bool(self._delegates)
+
+    def delegate(self) -> None:
+        """Give every config a task with a base stream of its own."""
+        for track, keeper in tuple(self._keepers.items()):
+            if track not in self._delegates:
+                delegate = self._delegates[track] = _Delegate(self, self._transport, keeper)
+                self.spawn(delegate.run, f"config-client {track.name}")
+
+    def recall(self) -> None:
+        """End the tasks that were delegated, and go on from what they have seen."""
+        for track, delegate in self._delegates.items():
+            delegate.driver.stop()
+            track.seen = delegate.watch.seen
+        self._delegates.clear()
+
+    def _dismiss(self, keeper: AnyKeeper) -> None:
+        delegate = self._delegates.pop(keeper.track, None)
+        if delegate is not None:
+            delegate.driver.stop()
+
+    def go_on_in_child(self) -> None:
+        """Begin anew in a forked child, on its own event loop and connections."""
+        self._driver = self._writing = None
+        self._delegates, self._tasks = {}, set()
+        self._inbox.clear()
+        self._watch = self._new_watch()
+        self._contact = None
+        for keeper in self._keepers.values():
+            keeper.renew(asyncio.Event())
+        self._go_on()
+
+
+class _Delegate:
+    """One config on a base stream of its own."""
+
+    def __init__(self, session: TaskSession, transport: AsyncTransport, keeper: AnyKeeper) -> None:
+        self._session = session
+        self._keeper = keeper
+        track = keeper.track
+        self.watch = ValueWatch(policy_of(session.options), seen=track.seen, found=track.found or track.patient)
+        self.driver = TaskDriver(transport, session.opener, self, session.options.heartbeat_interval)
+
+    async def run(self) -> None:
+        """Follow the base stream until called back."""
+        try:
+            await self.driver.run(self.watch.run())
+        except ClosedError:
+            return
+        except ConfigClientError as error:
+            self._session.serve(self._keeper, Finish(error, self._keeper.track))
+            self._session.remove(self._keeper)
+
+    def subject(self, track: Track | None) -> tuple[str, dict[str, str]]:
+        """Return name and query of the one config."""
+        return self._keeper.track.name, self._keeper.track.query
+
+    def perform(self, command: LocalCommand) -> Outcome | Awaitable[Outcome]:
+        """Perform a command that needs no network."""
+        return self._session.serve(self._keeper, command)
+
+    def contact(self) -> None:
+        """Take note that the stream has just brought something."""
+        self._session.contact()
+
+    def drain(self) -> None:
+        """There is only one config."""
+
+    def delegate(self) -> None:
+        """This is the delegate."""
+
+    def recall(self) -> None:
+        """This is the delegate."""
