@@ -201,15 +201,17 @@ class TaskDriver:
 
     async def _read(self) -> Outcome:
         # The decoder works while it is iterated, so an event in front of one that is too large is not lost with it.
-        while (event := next(self._events, None)) is None:
-            chunk = await self._unless_woken(self._next_chunk())
-            if chunk is None:
-                return Woken()
-            if chunk is _END:
-                return Ended()
-            self._desk.contact()
-            self._events = self._decoder.feed(chunk)
-        return event
+        event = next(self._events, None)
+        if event is not None:
+            return event
+        chunk = await self._unless_woken(self._next_chunk())
+        if chunk is None:
+            return Woken()
+        if chunk is _END:
+            return Ended()
+        self._desk.contact()
+        self._events = self._decoder.feed(chunk)
+        return next(self._events, None)
 
     async def _next_chunk(self) -> bytes:
         if self._chunks is None:

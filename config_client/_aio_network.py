@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Final, Protocol
 
+import anyio
 import httpcore
 import httpx
 
@@ -100,7 +101,13 @@ class _Stream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        secured = _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._streams)
+        try:
+            secured = _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._streams)
+        except BaseException:
+            # httpcore closes the connection when a handshake fails, and not when it is cancelled.
+            with anyio.CancelScope(shield=True):
+                await self.aclose()
+            raise
         self._streams.discard(self)
         return secured
 

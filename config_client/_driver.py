@@ -186,18 +186,20 @@ class ThreadDriver:
 
     def _read(self) -> Outcome:
         # The decoder works while it is iterated, so an event in front of one that is too large is not lost with it.
-        while (event := next(self._events, None)) is None:
-            if self._waker.woken():
+        event = next(self._events, None)
+        if event is not None:
+            return event
+        if self._waker.woken():
+            return Woken()
+        try:
+            chunk = next(self._chunks, None)
+        except ConfigClientError:
+            # A wake ends the read by shutting its socket down.
+            if self._waker.woken() and not self._transport.closed:
                 return Woken()
-            try:
-                chunk = next(self._chunks, None)
-            except ConfigClientError:
-                # A wake ends the read by shutting its socket down.
-                if self._waker.woken() and not self._transport.closed:
-                    return Woken()
-                raise
-            if chunk is None:
-                return Woken() if self._waker.woken() else Ended()
-            self._desk.contact()
-            self._events = self._decoder.feed(chunk)
-        return event
+            raise
+        if chunk is None:
+            return Woken() if self._waker.woken() else Ended()
+        self._desk.contact()
+        self._events = self._decoder.feed(chunk)
+        return next(self._events, None)

@@ -12,6 +12,7 @@ from .crypto import Keyring
 from .errors import DecryptionError, InvalidResponseError
 from .protocol import (
     BOUND_MEDIA_TYPE,
+    DEFAULT_LABEL,
     KEY_IDS_HEADER,
     SEALED_MEDIA_TYPE,
     ConfigState,
@@ -27,11 +28,13 @@ ACCEPT: Final = f"{BOUND_MEDIA_TYPE}, {SEALED_MEDIA_TYPE};q=0.5"
 class Opener:
     """Opens what a service seals for this client."""
 
-    __slots__ = ("_keyring", "_require_bound")
+    __slots__ = ("_default_environment", "_keyring", "_require_bound")
 
     def __init__(self, keyring: Keyring, *, require_bound: bool) -> None:
         self._keyring = keyring
         self._require_bound = require_bound
+        # A token has one; the first payload that opens proves it, and no header is asked from then on.
+        self._default_environment: str | None = None
 
     def headers(self) -> dict[str, str]:
         """Return the headers that tell the service what can be opened."""
@@ -57,25 +60,37 @@ class Opener:
         version = query.get("version")
         expected = Expected(
             name=name,
-            environment=query.get("environment") or metadata.environment,
-            label=query.get("label") or metadata.label,
+            environment=query.get("environment") or self._default_environment,
+            label=query.get("label") or DEFAULT_LABEL,
             version=int(version) if version else metadata.version,
             position=metadata.position,
             at_least=at_least,
         )
-        return self._open(expected, metadata, body, encoding_of(headers.get("Content-Type")))
+        is_default = "environment" not in query
+        return self._open(expected, metadata, body, encoding_of(headers.get("Content-Type")), is_default)
 
-    def state(self, state: ConfigState) -> Fetched:
-        """Return what a stream has stated of a config; a payload that does not open is a ``fault``."""
-        expected = Expected(state.name, state.environment, state.label, state.version, state.position)
-        return self._open(expected, metadata_of(state), state.payload, state.encoding)
+    def state(self, state: ConfigState, environment: str | None, label: str | None) -> Fetched:
+        """Return what a stream has stated of a config; a payload that does not open is a ``fault``.
 
-    def _open(self, expected: Expected, metadata: Metadata, payload: bytes, encoding: int) -> Fetched:
+        ``environment`` and ``label`` are what was asked for, None where the defaults were.
+        """
+        expected = Expected(
+            name=state.name,
+            environment=environment or self._default_environment,
+            label=label or DEFAULT_LABEL,
+            version=state.version,
+            position=state.position,
+        )
+        return self._open(expected, metadata_of(state), state.payload, state.encoding, environment is None)
+
+    def _open(self, expected: Expected, metadata: Metadata, payload: bytes, encoding: int, is_default: bool) -> Fetched:
         try:
             opened = open_sealed(self._keyring, expected, payload, encoding=encoding, require_bound=self._require_bound)
         except (DecryptionError, InvalidResponseError) as error:
             return Fetched(metadata, fault=error.with_traceback(None))
         bound = opened.binding
+        if bound is not None and is_default:
+            self._default_environment = bound.environment
         if bound is not None and metadata.position is None:
             # What the payload itself proves is better than nothing said beside it.
             metadata = metadata._replace(

@@ -156,6 +156,8 @@ class Watch(ABC):
 
     def _read(self) -> Attempt:
         item = yield Read()
+        if item is None:
+            return None
         if isinstance(item, ServerSentEvent):
             return (yield from self._on_sse(item))
         if isinstance(item, Ended):

@@ -198,7 +198,7 @@ class Session(ABC):
         """Perform a command that needs no network."""
         match command:
             case Unseal():
-                return self.opener.state(command.state)
+                return self.opener.state(command.state, command.track.environment, command.track.label)
             case Connection():
                 self._connected(command)
                 return None

@@ -91,6 +91,8 @@ class StateWatch:
         self._delegated = False
         self._blocked = 0
         """Rounds in a row in which no stream came as far as ``synced``."""
+        self._asked = 0.0
+        """When the service was last told what is held."""
         self._state = State.INITIALIZING
 
     def add(self, track: Track) -> None:
@@ -112,6 +114,7 @@ class StateWatch:
 
     def _follow(self) -> Attempt:
         """Follow one stream from its opening to its end; return what ended it, None when only the set has changed."""
+        self._asked = self._policy.clock()
         opened = yield OpenStates(tuple(track.held for track in self._tracks), self._host)
         if isinstance(opened, Unsupported) or (self._delegated and not isinstance(opened, StatesOpened)):
             return (yield from self._delegate())
@@ -138,6 +141,10 @@ class StateWatch:
             item = yield Read()
             if isinstance(item, Woken):
                 break
+            if item is None:
+                if self._may_open_now():
+                    break
+                continue
             if isinstance(item, Ended):
                 return ConnectionError("the service ended the stream")
             if not isinstance(item, ServerSentEvent):
@@ -156,6 +163,13 @@ class StateWatch:
                     if track in self._tracks:
                         yield from self._take(track, state)
         return None
+
+    def _may_open_now(self) -> bool:
+        """Tell whether it is time to ask once more for what could not be opened: keys may have come meanwhile."""
+        now = self._policy.clock()
+        if now - self._asked < self._policy.poll_interval:
+            return False
+        return any(track.seen.unopened for track in self._tracks)
 
     def _index(self, environment: str) -> dict[_Key, list[Track]]:
         tracks: dict[_Key, list[Track]] = {}

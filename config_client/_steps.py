@@ -55,7 +55,7 @@ class OpenStates:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Take the next event of the stream. Outcome: ServerSentEvent, Ended, Woken or an error."""
+    """Take what the stream brings next. Outcome: ServerSentEvent, None (a heartbeat), Ended, Woken or an error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@
     ├── NotFoundError            404: no such config or version, or it was deleted
     ├── InvalidResponseError     any other 4xx, or a body that is not what the endpoint promises
     ├── ConnectionError          network failure or 5xx, after all retries
-    ├── DecryptionError          the payload does not authenticate under this client's key
+    ├── DecryptionError          the payload does not open under this client's keys, or is not the one asked for
     ├── UnmarshalError           the document is not a JSON object, or does not fit the target type
     ├── RefusedError             the application's own ``pre_apply`` refused the value
     └── ClosedError              the client was closed before or during the call
@@ -51,7 +51,7 @@ class ConnectionError(ConfigClientError):  # noqa: A001 - the published name of 
 
 
 class DecryptionError(ConfigClientError):
-    """The payload is shorter than 28 bytes, or does not authenticate under this client's key."""
+    """The payload is malformed, does not open under this client's keys, or is not the one that was asked for."""
 
 
 class UnmarshalError(ConfigClientError):

@@ -47,7 +47,8 @@ class Options:
     ``poll_interval``: seconds, jittered, between two looks at every config while no stream can be had.
 
     ``reload_keys()`` returns the keys anew, as ``encryption_key`` spells them; it is called when a payload is sealed
-    under a key that is not held. ``require_bound``: refuse sealed format 1, which is not bound to name and revision.
+    under a key that is not held, on the thread or event loop that needs it, so it should answer quickly.
+    ``require_bound``: refuse sealed format 1, which is not bound to name and revision.
 
     ``cache``: keep the last good value of every subscription on disk, sealed, for a start while the service is down;
     in ``cache_directory`` (None: the user's cache directory), for ``cache_max_age`` seconds. ``metrics``: what to

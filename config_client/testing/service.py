@@ -100,6 +100,7 @@ class InMemoryService:
         if min(heartbeat_interval, watch_heartbeat_interval) <= 0:
             raise MisuseError("the heartbeat intervals must be above 0 seconds")
         self._lock = threading.Condition(threading.RLock())
+        self._switch = threading.RLock()
         self._memory = Memory()
         self._routes = Routes(self._memory, heartbeat_interval, watch_heartbeat_interval)
         self._default = self._memory.mint(environment, SERVICE_SCOPES).id
@@ -126,7 +127,7 @@ class InMemoryService:
 
     def start(self) -> None:
         """Accept connections: at the first call on a free port, after ``stop`` on the same one. Idempotent."""
-        with self._lock:
+        with self._switch, self._lock:
             self._check_owner()
             if self._loop is not None:
                 return
@@ -134,34 +135,29 @@ class InMemoryService:
             self._reserved = None
             listener.listen(_BACKLOG)
             self._port = listener.getsockname()[1]
-            self._loop = Loop(
-                listener,
-                self._lock,
-                answer=self._answer,
-                sent=self._note,
-                beats={
-                    BaseStream: self._routes.heartbeat_interval,
-                    StateStream: self._routes.watch_heartbeat_interval,
-                },
-            )
+            beats: dict[type[Stream], float] = {
+                BaseStream: self._routes.heartbeat_interval,
+                StateStream: self._routes.watch_heartbeat_interval,
+            }
+            self._loop = Loop(listener, self._lock, answer=self._answer, sent=self._note, beats=beats)
 
     def stop(self) -> None:
         """End every connection and refuse new ones, as while a service is down; what is held stays. Idempotent.
 
         The port stays reserved until ``start`` or ``close``.
         """
-        with self._lock:
-            loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.stop()
+        with self._switch:
             with self._lock:
+                loop, self._loop = self._loop, None
+            if loop is not None:
+                loop.stop()
                 # Bound and not listening: connections are refused, and nobody else is given the port meanwhile.
                 self._reserved = _bind(self._port)
 
     def close(self) -> None:
         """Stop for good and release the port. Idempotent."""
-        self.stop()
-        with self._lock:
+        with self._switch:
+            self.stop()
             if self._reserved is not None:
                 self._reserved.close()
                 self._reserved = None
@@ -511,6 +507,7 @@ class InMemoryService:
     def _abandon(self) -> None:
         """Let go, in a child made by fork: another thread of the parent may have held the lock."""
         self._lock = threading.Condition(threading.RLock())
+        self._switch = threading.RLock()
         loop, self._loop, self._abandoned = self._loop, None, True
         reserved, self._reserved = self._reserved, None
         if loop is not None:
