@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -74,6 +75,30 @@ def test_watch_in_thread(environment: dict[str, str]) -> None:
     assert '"stopped": true' in printed
 
 
+def test_subscribe(environment: dict[str, str], operator: Operator) -> None:
+    """The subscribing example is LIVE with the first value, answers from it, and stops when its input ends."""
+    printed = run(environment, "-m", "examples.subscribe", stdin="\n")
+    assert [json.loads(line) for line in printed.splitlines()] == [
+        {"state": "live", "version": operator.history("orders")[0]["version"]},
+        {"host": "db1.internal", "state": "live", "why": ""},
+        {"state": "stopped"},
+    ]
+
+
+def test_asyncio_service(environment: dict[str, str], operator: Operator) -> None:
+    """The asyncio example has the first value, and the next one as soon as it is published."""
+    operator.publish("orders", DOCUMENT)
+    version = operator.history("orders")[0]["version"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "examples.asyncio_service"], env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+        assert json.loads(program.stdout.readline()) == {"version": version, "state": "live"}
+        operator.publish("orders", {**DOCUMENT, "log_level": "debug"})
+        assert json.loads(program.stdout.readline()) == {"version": version + 1, "state": "live"}
+        assert program.wait(30) == 0
+
+
 def test_formatted_export(environment: dict[str, str]) -> None:
     """The export example prints ENV lines that a shell can evaluate."""
     exported = run(environment, "-m", "examples.formatted_export", "env")
@@ -105,12 +130,12 @@ def test_every_example_is_run_here() -> None:
 def test_the_python_of_the_readme_runs(environment: dict[str, str], tmp_path: Path) -> None:
     """The README's snippets run one after the other, as a reader would paste them."""
     snippets = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     program = tmp_path / "readme.py"
     program.write_text("\n".join(snippets))
     printed = run(environment, str(program), cwd=tmp_path)
     assert "db1.internal" in printed
-    assert "now at version " in printed
+    assert "Orders(database=Database(host=" in printed
     assert "DATABASE_PORT=5432" in printed
 
 
