@@ -52,7 +52,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the interface
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
@@ -85,10 +85,10 @@ class _Stream(httpcore.AsyncNetworkStream):
         # Some event loops go on telling the number of a socket that is closed, and by now it may be another file's.
         return number if self._identity is not None and _identity(number) == self._identity else None
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - the interface
         return await self._stream.read(max_bytes, timeout)
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the interface
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:
@@ -99,7 +99,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the interface
     ) -> httpcore.AsyncNetworkStream:
         try:
             secured = _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._streams)

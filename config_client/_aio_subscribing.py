@@ -55,7 +55,7 @@ async def follow(session: TaskSession, keeper: Keeper[T]) -> None:
         session.remove(keeper)
     status = keeper.status
     if status.state is State.STOPPED and status.error is not None and not isinstance(status.error, ClosedError):
-        raise status.error
+        raise status.error.with_traceback(None)
 
 
 async def _news_within(news: asyncio.Event, seconds: float) -> None:

@@ -87,12 +87,12 @@ class EventDesk:
         """Nothing was delegated."""
 
 
-def report(options: Options, config_name: str | None, error: ConfigClientError) -> None:
+def report(options: Options, config_name: str | None, error: ConfigClientError, level: int = logging.WARNING) -> None:
     """Log ``error`` and hand it to ``on_error``."""
     if config_name is None:
-        logger.warning("watch: %s", error)
+        logger.log(level, "watch: %s", error)
     else:
-        logger.warning("watch of config %r: %s", config_name, error)
+        logger.log(level, "watch of config %r: %s", config_name, error)
     call("on_error", options.on_error, error)
 
 

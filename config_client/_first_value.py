@@ -45,11 +45,13 @@ def first_value(session: Session, keeper: Keeper[T], terms: Terms[T]) -> Generat
     asked_disk = not terms.allow_stale
     while not keeper.filled and not keeper.stopped:
         remaining = deadline - time.monotonic()
-        if not asked_disk and (remaining <= 0 or _is_outage(keeper.failure)):
+        # Once the newest state is known not to do, waiting longer would mend nothing.
+        over = remaining <= 0 or keeper.troubled
+        if not asked_disk and (over or _is_outage(keeper.failure)):
             asked_disk = True
             yield from _from_disk(session, keeper)
             continue
-        if remaining <= 0:
+        if over:
             break
         yield remaining
     if keeper.filled:
@@ -57,7 +59,8 @@ def first_value(session: Session, keeper: Keeper[T], terms: Terms[T]) -> Generat
     if terms.default is not None:
         keeper.fall_back(terms.default)
     elif terms.required:
-        raise _why(keeper, terms)
+        # What the watching thread was doing is of no use here, and its variables are not for error trackers.
+        raise _why(keeper, terms).with_traceback(None)
 
 
 def _from_disk(session: Session, keeper: Keeper[T]) -> Generator[Wait, None, None]:

@@ -65,6 +65,11 @@ class Keeper(Generic[T]):
         return self._filled
 
     @property
+    def troubled(self) -> bool:
+        """Whether the newest state is known, and cannot be taken."""
+        return self._trouble is not None
+
+    @property
     def stopped(self) -> bool:
         """Whether nothing will change any more."""
         return self.status.state is State.STOPPED
@@ -176,7 +181,8 @@ class Keeper(Generic[T]):
             self.snapshot.store(value, version=metadata.version, updated_at=metadata.timestamp)
             self._filled, self._restored = True, restored
             self._confirmed = time.monotonic()
-        self._trouble = None
+        if not restored:
+            self._trouble = None
         self._refresh()
         return None
 
@@ -187,9 +193,11 @@ class Keeper(Generic[T]):
             state, reason = State.STALE, self._trouble[0]
         if not self._filled:
             state = State.INITIALIZING
+        elif self._restored and self._trouble is None and state is not State.LIVE:
+            state, reason = State.STALE, "from the cache"
         elif state is State.INITIALIZING:
             # What the service has just told is current, also before it has told of everything.
-            state, reason = (State.STALE, "from the cache") if self._restored else (State.LIVE, "")
+            state, reason = State.LIVE, ""
         failure = None if state is State.LIVE else self.failure
         if (state, reason, failure) != (self.status.state, self.status.reason, self.status.error):
             self._become(Status(state, _now(), reason, failure))

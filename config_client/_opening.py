@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from ._fetched import Fetched
 from ._payload import Expected, encoding_of, open_sealed
-from ._state_watch import metadata_of
-from ._steps import Fetched
 from .crypto import Keyring
 from .errors import DecryptionError, InvalidResponseError
 from .protocol import (
@@ -18,6 +17,7 @@ from .protocol import (
     ConfigState,
     Metadata,
     Position,
+    metadata_of,
     parse_metadata,
 )
 

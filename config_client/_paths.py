@@ -174,8 +174,8 @@ def _inside(value: object) -> _Inside | None:
         if is_dataclass(value):
             names = (each.name for each in fields(value) if each.compare)
             return _Inside(kind, {_escaped(name): getattr(value, name) for name in names if hasattr(value, name)})
-    except Exception:  # noqa: S110 - whatever a foreign class raises when it is looked into, it is then one place
-        pass
+    except Exception:  # whatever a foreign class raises when it is looked into, it is then one place
+        return None
     return None
 
 

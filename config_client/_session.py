@@ -7,6 +7,7 @@ task, is the business of ``_threads`` and ``_tasks``.
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -202,10 +203,13 @@ class Session(ABC):
             case Connection():
                 self._connected(command)
                 return None
-            case Report():
-                report(self.options, command.track.name if command.track else None, command.error)
-                if command.track is None:
-                    self._each(lambda keeper: keeper.fail(command.error))
+            case Report() if command.track is None:
+                # An outage is one warning, not one for every attempt.
+                again = self._status.state is State.STALE and str(self._status.error) == str(command.error)
+                report(self.options, None, command.error, logging.DEBUG if again else logging.WARNING)
+                self._each(lambda keeper: keeper.fail(command.error))
+            case Report() if command.track is not None:
+                report(self.options, command.track.name, command.error)
         track = None if isinstance(command, Notify | Connection | Unseal) else command.track
         keeper = self._keepers.get(track) if track is not None else None
         return None if keeper is None else self.serve(keeper, command)

@@ -66,8 +66,8 @@ from .protocol import (
     STATE_EVENT,
     SYNCED_EVENT,
     ConfigState,
-    Metadata,
     Standing,
+    metadata_of,
     parse_config_state,
 )
 from .status import State
@@ -330,15 +330,3 @@ class StateWatch:
         self._delegated, self._blocked = True, 0
         yield Delegate(PROBE_SECONDS * self._policy.uniform(0.5, 1.5))
         return None
-
-
-def metadata_of(state: ConfigState) -> Metadata:
-    """Return what a state tells beside its payload."""
-    return Metadata(
-        version=state.version,
-        position=state.position,
-        environment=state.environment,
-        label=state.label,
-        changed_by=state.changed_by,
-        timestamp=state.timestamp,
-    )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from httpx_sse import ServerSentEvent
 
+from ._fetched import Fetched
 from .errors import ConfigClientError
 from .protocol import ConfigState, Held, Metadata, Position
 from .status import State
@@ -19,6 +20,41 @@ from .types import ConfigChangeEvent
 
 if TYPE_CHECKING:
     from ._tracks import Track
+
+__all__ = [
+    "Apply",
+    "Attempt",
+    "Clear",
+    "Command",
+    "Connection",
+    "Delegate",
+    "Ended",
+    "Fetch",
+    "Fetched",
+    "Finish",
+    "Forget",
+    "Halted",
+    "HangUp",
+    "Heard",
+    "LocalCommand",
+    "NetworkCommand",
+    "NotModified",
+    "Notify",
+    "Open",
+    "OpenStates",
+    "Opened",
+    "Outcome",
+    "Pause",
+    "Read",
+    "Recall",
+    "Report",
+    "StatesOpened",
+    "Steps",
+    "Trouble",
+    "Unseal",
+    "Unsupported",
+    "Woken",
+]
 
 # Commands that need the network. ``track`` is the config that is meant, None where a watch has only one.
 
@@ -165,15 +201,6 @@ class Finish:
 
 
 # Outcomes.
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A config as it was served; ``fault`` instead of ``document`` when it could not be opened."""
-
-    metadata: Metadata
-    document: bytes = b""
-    fault: ConfigClientError | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,4 +79,4 @@ def follow(session: ThreadSession, keeper: Keeper[T]) -> None:
         session.remove(keeper)
     status = keeper.status
     if status.state is State.STOPPED and status.error is not None and not isinstance(status.error, ClosedError):
-        raise status.error
+        raise status.error.with_traceback(None)

@@ -96,6 +96,7 @@ __all__ = [
     "is_name",
     "is_token",
     "metadata_headers",
+    "metadata_of",
     "parse_change_event",
     "parse_config_list",
     "parse_config_state",
@@ -183,6 +184,18 @@ def parse_metadata(headers: Mapping[str, str]) -> Metadata:
         changed_by=_natural(headers.get(CHANGED_BY_HEADER)),
         timestamp=timestamp_or_none(headers.get(TIMESTAMP_HEADER)),
         etag=tag if tag and _ETAG.match(tag) else None,
+    )
+
+
+def metadata_of(state: ConfigState) -> Metadata:
+    """Return what a state tells beside its payload."""
+    return Metadata(
+        version=state.version,
+        position=state.position,
+        environment=state.environment,
+        label=state.label,
+        changed_by=state.changed_by,
+        timestamp=state.timestamp,
     )
 
 

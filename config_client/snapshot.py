@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from threading import Event, Lock, get_ident
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ._paths import ChangedPaths, changed_paths, check_path
+if TYPE_CHECKING:
+    from ._paths import ChangedPaths
 
 __all__ = ["Change", "Snapshot"]
 
@@ -36,7 +37,7 @@ class Change(Generic[T]):
     new: T = field(repr=False)
     version: int | None = None
     old_version: int | None = None
-    _differences: ChangedPaths | None = field(default=None, init=False, repr=False, compare=False)
+    _differences: object = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def paths(self) -> frozenset[str]:
@@ -58,8 +59,10 @@ class Change(Generic[T]):
         return self._compared().include(path)
 
     def _compared(self) -> ChangedPaths:
+        from ._paths import ChangedPaths, changed_paths  # noqa: PLC0415 - imported by those who ask
+
         found = self._differences
-        if found is None:
+        if not isinstance(found, ChangedPaths):
             # Two threads may both compare; they find the same, and one of the two stays.
             found = changed_paths(self.old, self.new)
             object.__setattr__(self, "_differences", found)
@@ -198,6 +201,8 @@ class Snapshot(Generic[T]):
 
         Raises ConfigClientError for what is no path.
         """
+        from ._paths import check_path  # noqa: PLC0415 - imported by those who ask
+
         check_path(path)
 
         def filtered(change: Change[T]) -> None:
