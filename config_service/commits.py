@@ -7,15 +7,19 @@ happens when a client hangs up: a durable change that is not served would wait f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from .delivery.feed import Change, Feed
-from .domain.records import LogEntry, NewToken, NewVersion, StoredToken, Version
-from .store.protocol import ConfigStore
+from .domain.errors import ConflictError
+from .domain.records import KeyRotation, LogEntry, NewToken, NewVersion, StoredToken, Version
+from .store.protocol import ConfigStore, KeyConflictError
 
 T = TypeVar("T")
+
+_ROUNDS: Final = 16
+"""How often the rotation of a key is begun again before it counts as lost to others."""
 
 
 class Commits:
@@ -33,6 +37,16 @@ class Commits:
     async def token(self, token: NewToken) -> StoredToken:
         """Commit ``token`` and accept it. Raises StoreError."""
         return await self._to_the_end(self._token(token))
+
+    async def rotation(self, token_id: int, plan: Callable[[StoredToken], KeyRotation]) -> StoredToken | None:
+        """Give a token the keys that ``plan`` makes of those it has, and use them from now on.
+
+        ``plan`` is asked again when another rotation came in between; what it raises ends this one. Returns None when
+        there is no such token, or it is revoked.
+
+        Raises ConflictError when others were faster every time, or StoreError.
+        """
+        return await self._to_the_end(self._rotation(token_id, plan))
 
     async def revocation(self, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
         """Revoke a token and end its streams; None when there was nothing to revoke. Raises StoreError."""
@@ -52,6 +66,22 @@ class Commits:
         stored, entry = await self._store.commit_token(token)
         await self._feed.offer(Change(entry, token=stored))
         return stored
+
+    async def _rotation(self, token_id: int, plan: Callable[[StoredToken], KeyRotation]) -> StoredToken | None:
+        for _ in range(_ROUNDS):
+            stored = await self._store.token(token_id)
+            if stored is None or stored.revoked_at is not None:
+                return None
+            try:
+                made = await self._store.rotate_token_keys(plan(stored))
+            except KeyConflictError:
+                continue
+            if made is None:
+                return None
+            stored, entry = made
+            await self._feed.offer(Change(entry, token=stored))
+            return stored
+        raise ConflictError(f"token {token_id}: its key was rotated {_ROUNDS} times meanwhile; try again")
 
     async def _revocation(self, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
         entry = await self._store.revoke_token(token_id, revoked_by, at)

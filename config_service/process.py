@@ -37,10 +37,11 @@ class ProcessError(RuntimeError):
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a client needs besides the URL. The repr hides both."""
+    """What a client needs besides the URL, and the token's id for its operator. The repr hides secret and key."""
 
     token: str = field(repr=False)
     key: str = field(repr=False)
+    token_id: int = 0
 
 
 class Operator:
@@ -75,12 +76,22 @@ class Operator:
         return rows
 
     def mint(self, name: str, *, environment: str = "default", scopes: tuple[str, ...] = ()) -> Credentials:
-        """Create a token and return its secret and key."""
+        """Create a token and return its secret, its key and its id."""
         fields: dict[str, object] = {"name": name, "environment": environment}
         if scopes:
             fields["scopes"] = list(scopes)
         answer = self._client.post("/tokens", json=fields).raise_for_status().json()
-        return Credentials(token=answer["secret"], key=answer["key"])
+        return Credentials(token=answer["secret"], key=answer["key"], token_id=answer["id"])
+
+    def rotate_key(self, token_id: int, overlap_seconds: int) -> str:
+        """Give a token a new key and return it, as 64 hex characters; the keys before it end after the overlap."""
+        answer = self._client.post(f"/tokens/{token_id}/key", json={"overlap_seconds": overlap_seconds})
+        return str(answer.raise_for_status().json()["key"])
+
+    def tokens(self) -> list[dict[str, object]]:
+        """Return every token as the management API tells it, by id."""
+        rows: list[dict[str, object]] = self._client.get("/tokens").raise_for_status().json()["tokens"]
+        return rows
 
     def revoke(self, token_id: int) -> None:
         """Revoke a token."""
@@ -153,6 +164,11 @@ class ServiceProcess:
     def environment(self) -> dict[str, str]:
         """The variables that the child runs with."""
         return dict(self._environment)
+
+    @property
+    def admin_token(self) -> str:
+        """The secret of the token that ``init`` printed."""
+        return self._admin
 
     def run_cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ``config-service`` with ``arguments`` in this service's environment and wait for it."""

@@ -1,4 +1,4 @@
-"""The management API under ``/api/v1/manage``: configs with their history, and tokens.
+"""The management API under ``/api/v1/manage``: configs with their history, tokens and their keys.
 
 Knows routes, rights' order of checks and the models of its JSON. Everything it does, ``operations`` does. Bodies are
 read here and not by the framework, which would neither bound them nor keep their content out of its errors.
@@ -24,6 +24,8 @@ from .models import (
     ConfigList,
     ConfigRow,
     ErrorBody,
+    KeyRequest,
+    NewKeyRow,
     NewTokenRow,
     RollbackRequest,
     TokenList,
@@ -32,6 +34,7 @@ from .models import (
     VersionList,
     changed_row,
     config_row,
+    new_key_row,
     new_token_row,
     parse_request,
     token_row,
@@ -62,6 +65,11 @@ _CHANGES: Final[dict[int | str, dict[str, Any]]] = {
     412: {"model": ErrorBody, "description": "The condition does not hold; the message names both versions."},
     413: {"model": ErrorBody, "description": "The body is over the limit."},
     507: {"model": ErrorBody, "description": "The store has no space left."},
+}
+_NEW_KEY: Final[dict[int | str, dict[str, Any]]] = {
+    409: {"model": ErrorBody, "description": "The token is revoked or expired, or holds too many keys."},
+    413: _CHANGES[413],
+    507: _CHANGES[507],
 }
 _NEW_VERSION: Final[dict[int | str, dict[str, Any]]] = {
     201: {"model": ChangedRow, "description": "A new version is running."},
@@ -223,6 +231,25 @@ async def create_token(calls: Calls, caller: Caller, request: Request) -> NewTok
         caller, wanted.name, environment=wanted.environment, scopes=scopes, expires_at=wanted.expires_at
     )
     return new_token_row(minted)
+
+
+@router.post(
+    "/tokens/{token_id}/key",
+    tags=["tokens"],
+    status_code=201,
+    responses=_NOT_FOUND | _NEW_KEY,
+    openapi_extra={
+        "requestBody": {
+            "required": False,
+            "content": {"application/json": {"schema": KeyRequest.model_json_schema()}},
+        },
+    },
+)
+async def rotate_key(calls: Calls, caller: Caller, token_id: int, request: Request) -> NewKeyRow:
+    """Give a token a fresh key. It is in this answer and never shown again; the keys before it retire."""
+    caller.require_admin()
+    wanted = parse_request(KeyRequest, await _read_request(request) or b"{}")
+    return new_key_row(await calls.tokens.rotate_key(caller, token_id, wanted.overlap_seconds))
 
 
 @router.get("/tokens", tags=["tokens"])

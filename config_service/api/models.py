@@ -11,9 +11,10 @@ from config_client.protocol import DEFAULT_ENVIRONMENT, format_timestamp
 
 from ..domain.documents import Document
 from ..domain.errors import InvalidRequestError
-from ..domain.records import ChangeKind, Version
+from ..domain.records import ChangeKind, Version, VersionInfo
 from ..domain.scopes import SERVICE_SCOPES
-from ..security.tokens import MintedToken, Token
+from ..security.tokens import MintedKey, MintedToken, Token
+from ..token_operations import DEFAULT_OVERLAP, MAX_OVERLAP
 
 _TIME = "2026-01-31T12:00:00.000000+00:00"
 _SCOPES = ["*@*:read,export"]
@@ -59,6 +60,17 @@ class VersionList(BaseModel):
     versions: list[VersionRow]
 
 
+class KeyRow(BaseModel):
+    """A key of a token, without the key itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str = Field(description="Not a secret.", examples=["0f1e2d3c4b5a6978"])
+    retires_at: str | None = Field(
+        description="From then on nothing is sealed with it; null: until the next rotation.", examples=[_TIME]
+    )
+
+
 class TokenRow(BaseModel):
     """A token, without its secret and its keys."""
 
@@ -68,7 +80,13 @@ class TokenRow(BaseModel):
     name: str = Field(examples=["orders in production"])
     environment: str = Field(description="What its requests mean when they name none.", examples=["default"])
     scopes: list[str] = Field(examples=[_SCOPES])
-    key_ids: list[str] = Field(description="Which keys it holds; not a secret.", examples=[["0f1e2d3c4b5a6978"]])
+    key_ids: list[str] = Field(
+        description="Which keys it holds, the newest first; not a secret.", examples=[["0f1e2d3c4b5a6978"]]
+    )
+    keys: list[KeyRow] = Field(
+        description="The same keys, and until when each is used.",
+        examples=[[{"id": "0f1e2d3c4b5a6978", "retires_at": _TIME}]],
+    )
     created_by: int = Field(examples=[1])
     created_at: str = Field(examples=[_TIME])
     expires_at: str | None = Field(examples=[None])
@@ -80,6 +98,13 @@ class NewTokenRow(TokenRow):
 
     secret: str = Field(description="For the header X-Service-Token.", examples=["cst_…"])
     key: str = Field(description="64 hex characters: opens what this token fetches.", examples=["…"])
+    key_id: str = Field(examples=["0f1e2d3c4b5a6978"])
+
+
+class NewKeyRow(TokenRow):
+    """A token at the rotation of its key, the only time at which the new key is shown."""
+
+    key: str = Field(description="64 hex characters: the newest key from now on.", examples=["…"])
     key_id: str = Field(examples=["0f1e2d3c4b5a6978"])
 
 
@@ -108,6 +133,18 @@ class TokenRequest(Request):
     environment: str = Field(default=DEFAULT_ENVIRONMENT, examples=["default"])
     scopes: list[str] = Field(default=[str(scope) for scope in SERVICE_SCOPES], max_length=64, examples=[_SCOPES])
     expires_at: AwareDatetime | None = Field(default=None, examples=[_TIME])
+
+
+class KeyRequest(Request):
+    """How to rotate the key of a token."""
+
+    overlap_seconds: int = Field(
+        default=DEFAULT_OVERLAP,
+        description="For how long the keys before stay valid; 0 ends them at once.",
+        examples=[DEFAULT_OVERLAP],
+        # Described here and checked by the operations, whose refusal tells the bounds.
+        json_schema_extra={"minimum": 0, "maximum": MAX_OVERLAP},
+    )
 
 
 class ErrorDetail(BaseModel):
@@ -151,7 +188,7 @@ def changed_row(document: Document, *, changed: bool) -> ChangedRow:
     return ChangedRow.model_validate(_fields(document) | {"changed": changed})
 
 
-def version_row(version: Version) -> VersionRow:
+def version_row(version: Version | VersionInfo) -> VersionRow:
     """Return the row of a version in its history."""
     return VersionRow.model_validate(
         _fields(version) | {"kind": version.kind, "source_version": version.source_version}
@@ -169,7 +206,13 @@ def new_token_row(minted: MintedToken) -> NewTokenRow:
     return NewTokenRow.model_validate(_token_fields(minted.token) | secrets)
 
 
-def _fields(source: Document | Version) -> dict[str, object]:
+def new_key_row(minted: MintedKey) -> NewKeyRow:
+    """Return the row of a token whose key was rotated, with the new key."""
+    secrets = {"key": minted.key.hex(), "key_id": minted.token.key_ids[0]}
+    return NewKeyRow.model_validate(_token_fields(minted.token) | secrets)
+
+
+def _fields(source: Document | Version | VersionInfo) -> dict[str, object]:
     return {
         "name": source.key.name,
         "environment": source.key.environment,
@@ -189,6 +232,7 @@ def _token_fields(token: Token) -> dict[str, object]:
         "environment": token.default_environment,
         "scopes": [str(scope) for scope in token.scopes],
         "key_ids": list(token.key_ids),
+        "keys": [{"id": key_id, "retires_at": _time_or_none(end)} for key_id, end in token.key_ends()],
         "created_by": token.created_by,
         "created_at": format_timestamp(token.created_at),
         "expires_at": _time_or_none(token.expires_at),

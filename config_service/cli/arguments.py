@@ -1,11 +1,13 @@
 """The arguments that commands share, declared once, and the connection that they describe.
 
-Knows Typer and the names of environment variables. Knows no command.
+Knows Typer, the names of environment variables and how a duration is written. Knows no command.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Annotated, Final, ParamSpec
 
 import typer
@@ -16,6 +18,9 @@ from .exits import reporting
 P = ParamSpec("P")
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
+
+_DURATION: Final = re.compile(r"(0|[1-9][0-9]{0,8})([smhdw])\Z")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the config.", show_default=False)]
 Environment = Annotated[
@@ -61,6 +66,15 @@ def key_query(name: str, environment: str | None, label: str | None) -> dict[str
     """
     ConfigKey.of(name, environment or "default", label or "main")
     return {"environment": environment or None, "label": label or None}
+
+
+def duration(text: str) -> timedelta | None:
+    """Return the time that ``text`` spells, a whole number and a unit of s, m, h, d or w; None when it spells none."""
+    match = _DURATION.match(text)
+    try:
+        return timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
+    except OverflowError:
+        return None
 
 
 def precondition(if_match: int | None) -> dict[str, str]:

@@ -47,7 +47,7 @@ def init_store(store_url: str | None, *, recover: bool) -> None:
 def serve_store(*, host: str | None, port: int | None, store_url: str | None) -> None:
     """Serve until SIGTERM or SIGINT. What is None is left to the settings. Raises CommandError."""
     with start_failures():
-        run(_settings(host=host, port=port, store_url=store_url), prepare=_warn_without_token, announce=_announce)
+        run(_settings(host=host, port=port, store_url=store_url), prepare=_require_token, announce=_announce)
 
 
 async def _mint_admin(settings: Settings, recover: bool) -> str:
@@ -61,9 +61,15 @@ async def _mint_admin(settings: Settings, recover: bool) -> str:
         return (await operations.tokens.bootstrap(ADMIN_NAME)).secret
 
 
-async def _warn_without_token(operations: Operations) -> None:
+async def _require_token(operations: Operations) -> None:
+    """Refuse a store that nobody could use: it is new, or not the one that was meant."""
     if not _is_initialised(operations):
-        print_note("warning: the store has no token, so nobody can use it: stop, and run `config-service init`")
+        raise CommandError(
+            "the store has no token, so nobody could use it: run `config-service init` first, which creates one; if it "
+            "did have tokens, CONFIG_SERVER_STORE_URL (or --store-url) names another store, or the file was replaced: "
+            "restore it from a backup",
+            ExitCode.START_FAILED,
+        )
 
 
 def _is_initialised(operations: Operations) -> bool:

@@ -1,26 +1,24 @@
-"""The commands for tokens. A new token's secret and key are printed once, on stdout, and are nowhere else."""
+"""The commands for tokens. The secret and the key of a new token, and a new key, are printed once and nowhere else."""
 
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
-from typing import Annotated, Final
+from datetime import datetime, timezone
+from typing import Annotated
 
 import typer
 
 from config_client.protocol import format_timestamp
 
-from .arguments import DEFAULT_URL, AsJson, Token, Url, command
+from .arguments import DEFAULT_URL, AsJson, Token, Url, command, duration
 from .exits import CommandError, ExitCode
 from .manage import ManageApi
 from .output import print_fields, print_json, print_line, print_note, print_table
-from .wire import TOKEN_COLUMNS, TOKENS_ROUTE, rows_of, text, token_row
+from .wire import TOKEN_COLUMNS, TOKENS_ROUTE, retirements, rows_of, text, token_row
 
-_DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhdw])\Z")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+TokenId = Annotated[int, typer.Argument(metavar="ID", min=1, help="Id of the token.", show_default=False)]
 
 
 def add_commands(program: typer.Typer) -> None:
@@ -28,8 +26,9 @@ def add_commands(program: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True)
     command(group, "create")(create)
     command(group, "list")(list_tokens)
+    command(group, "rotate-key")(rotate_key)
     command(group, "revoke")(revoke)
-    program.add_typer(group, name="token", help="Create, list and revoke tokens.")
+    program.add_typer(group, name="token", help="Create, list, rekey and revoke tokens.")
 
 
 def export_lines(variables: Mapping[str, str]) -> list[str]:
@@ -107,8 +106,35 @@ def list_tokens(url: Url = DEFAULT_URL, token: Token = "", as_json: AsJson = Fal
     print_table(TOKEN_COLUMNS, [token_row(row, now) for row in rows_of(answer, "tokens")])
 
 
+def rotate_key(
+    token_id: TokenId,
+    overlap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How long the old keys stay valid, such as 15m, 24h or 7d; 0 ends them at once. (default: 24h)",
+            show_default=False,
+        ),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Give a token a new key, shown this once. The old keys stay valid for a while, so that nobody is cut off."""
+    wanted = {} if overlap is None else {"overlap_seconds": _overlap(overlap)}
+    with ManageApi(url, token) as service:
+        row = service.call("POST", f"{TOKENS_ROUTE}/{token_id}/key", body=json.dumps(wanted).encode())
+    if as_json:
+        print_json(row)
+        return
+    print_fields({field: text(row, field) for field in ("id", "name", "key_id", "key")})
+    for line in retirements(row):
+        print_note(line)
+    print_note("The key is shown this once: put it in the client's CONFIG_SERVICE_KEY, before the old one and a comma.")
+
+
 def revoke(
-    token_id: Annotated[int, typer.Argument(metavar="ID", min=1, help="Id of the token.", show_default=False)],
+    token_id: TokenId,
     url: Url = DEFAULT_URL,
     token: Token = "",
     as_json: AsJson = False,
@@ -122,14 +148,21 @@ def revoke(
     print_line(f"token {token_id}: revoked")
 
 
-def _expiry(duration: str, now: datetime) -> datetime:
-    match = _DURATION.match(duration)
-    if match:
+def _expiry(text: str, now: datetime) -> datetime:
+    remaining = duration(text)
+    if remaining:
         try:
-            return now + timedelta(**{_UNITS[match[2]]: int(match[1])})
+            return now + remaining
         except OverflowError:
             pass
     raise CommandError(
         "--expires-in is a number and a unit of s, m, h, d or w, such as 90d, and ends before the year 10000",
         ExitCode.USAGE,
     )
+
+
+def _overlap(text: str) -> int:
+    wanted = duration("0s" if text == "0" else text)
+    if wanted is None:
+        raise CommandError("--overlap is a number and a unit of s, m, h, d or w, such as 24h, or 0", ExitCode.USAGE)
+    return int(wanted.total_seconds())

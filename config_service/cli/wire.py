@@ -64,6 +64,15 @@ def token_row(row: Mapping[str, object], now: datetime) -> list[str]:
     return [id_, name, environment, scopes, state, text(row, "created_at"), text(row, "expires_at")]
 
 
+def retirements(row: Mapping[str, object]) -> list[str]:
+    """Return one line per key of a token that is to retire, or one that says that no older key is left."""
+    keys = row.get("keys")
+    ends = [key for key in keys if isinstance(key, dict) and key.get("retires_at")] if isinstance(keys, list) else []
+    if not ends and isinstance(keys, list):
+        return ["No older key is valid any more."]
+    return [f"key {text(key, 'id')} stays valid until {text(key, 'retires_at')}" for key in ends]
+
+
 def described(row: Mapping[str, object]) -> str:
     """Return ``name (environment, label)`` for the row of a config."""
     return f"{text(row, 'name')} ({text(row, 'environment')}, {text(row, 'label')})"

@@ -1,4 +1,4 @@
-"""What the store of record keeps: versions, the log of changes, tokens. Pure values.
+"""What the store of record keeps: versions, the log of changes, tokens and their keys. Pure values.
 
 Documents and token keys appear here sealed at rest; opening them is the business of ``security``.
 """
@@ -20,6 +20,7 @@ class ChangeKind(str, Enum):
     ROLLED_BACK = "rolled_back"
     DELETED = "deleted"
     TOKEN_CREATED = "token_created"  # noqa: S105 - not a password
+    TOKEN_REKEYED = "token_rekeyed"  # noqa: S105
     TOKEN_REVOKED = "token_revoked"  # noqa: S105
 
 
@@ -62,6 +63,34 @@ class Version:
         """Whether this version is a tombstone."""
         return self.document is None
 
+    @property
+    def info(self) -> VersionInfo:
+        """What a history tells of this version."""
+        return VersionInfo(
+            key=self.key,
+            version=self.version,
+            revision=self.revision,
+            kind=self.kind,
+            changed_by=self.changed_by,
+            timestamp=self.timestamp,
+            deleted=self.deleted,
+            source_version=self.source_version,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """All there is to know of a committed version but its document: a history of large documents stays small."""
+
+    key: ConfigKey
+    version: int
+    revision: int
+    kind: ChangeKind
+    changed_by: int
+    timestamp: datetime
+    deleted: bool
+    source_version: int | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
@@ -77,12 +106,27 @@ class LogEntry:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class StoredKey:
+    """A key of a token, sealed at rest. From ``retires_at`` on (None: never) nothing is sealed with it any more."""
+
+    sealed: bytes
+    retires_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"StoredKey(retires_at={self.retires_at})"
+
+    def valid_at(self, moment: datetime) -> bool:
+        """Tell whether this key has not retired at ``moment``."""
+        return self.retires_at is None or moment < self.retires_at
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class NewToken:
-    """A token about to be committed. ``secret_hash`` is SHA-256 of the secret; ``keys`` are sealed at rest."""
+    """A token about to be committed. ``secret_hash`` is SHA-256 of the secret; the newest key comes first."""
 
     name: str
     secret_hash: bytes
-    keys: tuple[bytes, ...]
+    keys: tuple[StoredKey, ...]
     default_environment: str
     scopes: tuple[Scope, ...]
     created_by: int
@@ -92,12 +136,12 @@ class NewToken:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StoredToken:
-    """A committed token. The preferred key comes first."""
+    """A committed token. The newest key comes first."""
 
     id: int
     name: str
     secret_hash: bytes
-    keys: tuple[bytes, ...]
+    keys: tuple[StoredKey, ...]
     default_environment: str
     scopes: tuple[Scope, ...]
     created_by: int
@@ -107,3 +151,17 @@ class StoredToken:
 
     def __repr__(self) -> str:
         return f"StoredToken(id={self.id}, name={self.name!r}, scopes={self.scopes})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KeyRotation:
+    """Other keys for a token, conditional on ``base`` still being the ones it has. The newest key comes first."""
+
+    token_id: int
+    base: tuple[StoredKey, ...]
+    keys: tuple[StoredKey, ...]
+    rotated_by: int
+    rotated_at: datetime
+
+    def __repr__(self) -> str:
+        return f"KeyRotation(token_id={self.token_id}, {len(self.base)} -> {len(self.keys)} keys)"

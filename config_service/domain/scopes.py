@@ -24,7 +24,7 @@ class Right(str, Enum):
     WRITE = "write"
     """Publish, roll back, delete, and see the history."""
     ADMIN = "admin"
-    """Create, list and revoke tokens. Holds for the whole service, whatever the globs of its scope."""
+    """Create, list and revoke tokens, and rotate their keys. For the whole service, whatever the globs of its scope."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,9 @@
 
 Knows hashes, scopes and opened keys. Knows nothing of HTTP or stores.
 
+A token may hold several keys while its key is rotated: the newest, and older ones until they retire. What is sealed for
+a client is sealed under a key that this client holds, as far as that is known.
+
 A secret is ``cst_`` and 32 random bytes in base64url. The service keeps SHA-256 of it: a slow password hash would
 protect guessable secrets, and 2²⁵⁶ random ones cannot be guessed, so a fast hash loses nothing and costs a request a
 microsecond. A look-up compares digests, whose bytes an attacker cannot choose, and ends in a constant-time comparison.
@@ -10,7 +13,7 @@ microsecond. A look-up compares digests, whose bytes an attacker cannot choose, 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -30,9 +33,24 @@ _SECRET_BYTES: Final = 32
 _REFUSED: Final = "the token in X-Service-Token is unknown, expired or revoked; ask an operator for a new one"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class TokenKey:
+    """A key to seal with, and its id. Its repr shows the id alone."""
+
+    id: str
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"TokenKey(id={self.id!r})"
+
+
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Token:
-    """A token with its keys opened, the preferred one first. Its repr shows no secret."""
+    """A token with its keys opened, the newest one first. Its repr shows no secret.
+
+    ``key_ids`` and ``retirements`` go with ``keys``, one by one; a revoked token has them without the keys. From its
+    retirement on (None: never) a key is not used; ``retirements`` may be empty when no key has one.
+    """
 
     id: int
     name: str
@@ -45,9 +63,46 @@ class Token:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    retirements: tuple[datetime | None, ...] = ()
 
     def __repr__(self) -> str:
         return f"Token(id={self.id}, name={self.name!r})"
+
+    def key_for(self, held: Collection[str] | None, now: datetime) -> TokenKey:
+        """Return the key to seal with at ``now`` for a client that holds the keys with the ids ``held``.
+
+        The newest of the client's keys that has not retired; the newest of all when there is none, so that the client
+        learns the id of the key that it lacks. A client that does not say what it holds (None) gets the oldest that
+        has not retired: until every client has the new key, that is the one that all of them hold.
+
+        Raises UnauthenticatedError when the token is revoked: it has no keys any more.
+        """
+        if not self.keys:
+            raise UnauthenticatedError(_REFUSED)
+        place = 0
+        if len(self.keys) > 1:
+            valid = self._valid_places(now)
+            place = valid[-1] if held is None else next((one for one in valid if self.key_ids[one] in held), 0)
+        return TokenKey(self.key_ids[place], self.keys[place])
+
+    def without_retired(self, now: datetime) -> Token:
+        """Return this token as it is at ``now``: without the keys that have retired."""
+        valid = self._valid_places(now)
+        return replace(
+            self,
+            keys=tuple(self.keys[place] for place in valid) if self.keys else (),
+            key_ids=tuple(self.key_ids[place] for place in valid),
+            retirements=tuple(self.retirements[place] for place in valid) if self.retirements else (),
+        )
+
+    def key_ends(self) -> tuple[tuple[str, datetime | None], ...]:
+        """Return the id of every key with its retirement, the newest key first."""
+        return tuple(zip(self.key_ids, self.retirements or (None,) * len(self.key_ids), strict=True))
+
+    def _valid_places(self, now: datetime) -> list[int]:
+        """Return where the keys stand that have not retired; the newest never does."""
+        ends = (end for _, end in self.key_ends())
+        return [place for place, end in enumerate(ends) if place == 0 or end is None or now < end]
 
     def may(self, right: Right, name: str, environment: str) -> bool:
         """Tell whether this token holds ``right`` over config ``name`` in ``environment``."""
@@ -95,6 +150,17 @@ class MintedToken:
         return f"MintedToken({self.token!r})"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class MintedKey:
+    """A token and its new key, at the only moment at which that key can be seen. Its repr does not show it."""
+
+    token: Token
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"MintedKey({self.token!r})"
+
+
 def new_secret() -> str:
     """Return a fresh secret with 256 random bits."""
     return SECRET_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
@@ -115,7 +181,7 @@ def open_token(stored: StoredToken, vault: Vault) -> Token:
 
     Raises StoreCorruptError when a key does not open.
     """
-    keys = tuple(vault.open_token_key(sealed, stored.secret_hash, stored.id) for sealed in stored.keys)
+    keys = tuple(vault.open_token_key(key.sealed, stored.secret_hash, stored.id) for key in stored.keys)
     return Token(
         id=stored.id,
         name=stored.name,
@@ -128,6 +194,7 @@ def open_token(stored: StoredToken, vault: Vault) -> Token:
         created_at=stored.created_at,
         expires_at=stored.expires_at,
         revoked_at=stored.revoked_at,
+        retirements=tuple(key.retires_at for key in stored.keys),
     )
 
 

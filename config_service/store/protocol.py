@@ -12,7 +12,7 @@ from typing import Protocol
 from config_client.protocol import Position
 
 from ..domain.keys import ConfigKey
-from ..domain.records import LogEntry, NewToken, NewVersion, StoredToken, Version
+from ..domain.records import KeyRotation, LogEntry, NewToken, NewVersion, StoredToken, Version, VersionInfo
 
 
 class VersionConflictError(Exception):
@@ -21,6 +21,13 @@ class VersionConflictError(Exception):
     def __init__(self, key: ConfigKey, base: int, newest: int) -> None:
         super().__init__(f"{key}: newest version is {newest}, the change was made on {base}")
         self.newest = newest
+
+
+class KeyConflictError(Exception):
+    """The keys of the token are not those that the rotation was made on."""
+
+    def __init__(self, token_id: int) -> None:
+        super().__init__(f"token {token_id}: its keys were changed meanwhile")
 
 
 class ConfigStore(Protocol):
@@ -57,6 +64,13 @@ class ConfigStore(Protocol):
     async def commit_token(self, token: NewToken) -> tuple[StoredToken, LogEntry]:
         """Append a token; ids count from 1 and are never used again."""
 
+    async def rotate_token_keys(self, rotation: KeyRotation) -> tuple[StoredToken, LogEntry] | None:
+        """Give a token other keys. Returns None when there is none of that id, or it is revoked.
+
+        Raises KeyConflictError when ``rotation.base`` is not what its keys are: of two rotations at a time one has to
+        begin again, so that neither loses the other's key.
+        """
+
     async def revoke_token(self, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
         """Mark a token revoked. Returns None when there is none of that id, or it is revoked already."""
 
@@ -66,11 +80,14 @@ class ConfigStore(Protocol):
     def newest_versions(self) -> AsyncIterator[Version]:
         """Yield the newest version of every key, tombstones included."""
 
-    async def versions(self, key: ConfigKey) -> list[Version]:
-        """Return every version of ``key``, oldest first; empty when there is none."""
+    async def versions(self, key: ConfigKey) -> list[VersionInfo]:
+        """Return every version of ``key`` without its document, oldest first; empty when there is none."""
 
     async def version(self, key: ConfigKey, number: int) -> Version | None:
         """Return one version of ``key``, or None."""
 
     async def tokens(self) -> list[StoredToken]:
         """Return every token, revoked ones included, by id."""
+
+    async def token(self, token_id: int) -> StoredToken | None:
+        """Return one token, which may be revoked, or None."""

@@ -6,6 +6,7 @@ A row that cannot be read back means a damaged file: StoreCorruptError, which na
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
@@ -15,10 +16,19 @@ from config_client.protocol import format_timestamp, parse_timestamp
 
 from ..domain.errors import InvalidRequestError, StoreCorruptError
 from ..domain.keys import ConfigKey
-from ..domain.records import ChangeKind, LogEntry, NewToken, NewVersion, StoredToken, Version
+from ..domain.records import (
+    ChangeKind,
+    LogEntry,
+    NewToken,
+    NewVersion,
+    StoredKey,
+    StoredToken,
+    Version,
+    VersionInfo,
+)
 from ..domain.scopes import Scope
 
-_MALFORMED: Final = (ValueError, TypeError, AttributeError, OverflowError, InvalidRequestError)
+_MALFORMED: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError, InvalidRequestError)
 
 
 def key_values(key: ConfigKey) -> dict[str, object]:
@@ -68,14 +78,19 @@ def token_values(token: StoredToken) -> dict[str, object]:
         "id": token.id,
         "name": token.name,
         "secret_hash": token.secret_hash,
-        "keys": json.dumps([key.hex() for key in token.keys]),
+        "keys": keys_text(token.keys),
         "default_environment": token.default_environment,
         "scopes": json.dumps(spellings),
         "created_by": token.created_by,
         "created_at": format_timestamp(token.created_at),
-        "expires_at": format_timestamp(token.expires_at) if token.expires_at else None,
-        "revoked_at": format_timestamp(token.revoked_at) if token.revoked_at else None,
+        "expires_at": _text_or_none(token.expires_at),
+        "revoked_at": _text_or_none(token.revoked_at),
     }
+
+
+def keys_text(keys: Iterable[StoredKey]) -> str:
+    """Return what the column ``keys`` of ``tokens`` holds."""
+    return json.dumps([{"sealed": key.sealed.hex(), "retires_at": _text_or_none(key.retires_at)} for key in keys])
 
 
 def committed_version(change: NewVersion, revision: int) -> Version:
@@ -125,6 +140,27 @@ def read_version(row: RowMapping) -> Version:
     raise _damaged(f"the version of revision {row['revision']}")
 
 
+def read_version_info(row: RowMapping) -> VersionInfo:
+    """Return what a row of ``versions`` without its document tells, ``deleted`` in its place.
+
+    Raises StoreCorruptError.
+    """
+    try:
+        return VersionInfo(
+            key=ConfigKey(row["name"], row["environment"], row["label"]),
+            version=row["version"],
+            revision=row["revision"],
+            kind=ChangeKind(row["kind"]),
+            changed_by=row["changed_by"],
+            timestamp=parse_timestamp(row["timestamp"]),
+            deleted=bool(row["deleted"]),
+            source_version=row["source_version"],
+        )
+    except _MALFORMED:
+        pass
+    raise _damaged(f"the version of revision {row['revision']}")
+
+
 def read_log_entry(row: RowMapping) -> LogEntry:
     """Return the entry that a row of ``log`` keeps. Raises StoreCorruptError."""
     try:
@@ -149,7 +185,10 @@ def read_token(row: RowMapping) -> StoredToken:
             id=row["id"],
             name=row["name"],
             secret_hash=row["secret_hash"],
-            keys=tuple(bytes.fromhex(key) for key in json.loads(row["keys"])),
+            keys=tuple(
+                StoredKey(bytes.fromhex(key["sealed"]), _timestamp_or_none(key["retires_at"]))
+                for key in json.loads(row["keys"])
+            ),
             default_environment=row["default_environment"],
             scopes=tuple(Scope.parse(spelling) for spelling in json.loads(row["scopes"])),
             created_by=row["created_by"],
@@ -160,6 +199,10 @@ def read_token(row: RowMapping) -> StoredToken:
     except _MALFORMED:
         pass
     raise _damaged(f"token {row['id']}")
+
+
+def _text_or_none(moment: datetime | None) -> str | None:
+    return None if moment is None else format_timestamp(moment)
 
 
 def _timestamp_or_none(text: str | None) -> datetime | None:

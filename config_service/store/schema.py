@@ -92,5 +92,5 @@ tokens: Final = Table(
     Column("expires_at", Text),
     Column("revoked_at", Text),
 )
-"""``keys`` is a JSON array of the sealed keys in hex, ``scopes`` one of their spellings. Ids come from ``history``: a
-database's own sequence may use an id again, or skip some."""
+"""``keys`` is a JSON array of ``{"sealed": hex, "retires_at": time or null}``, the newest first; ``scopes`` is one of
+their spellings. Ids come from ``history``: a database's own sequence may use an id again, or skip some."""

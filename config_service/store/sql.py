@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -22,9 +23,18 @@ from config_client.protocol import Position, format_timestamp
 
 from ..domain.errors import ServiceError, StoreError
 from ..domain.keys import ConfigKey
-from ..domain.records import ChangeKind, LogEntry, NewToken, NewVersion, StoredToken, Version
+from ..domain.records import (
+    ChangeKind,
+    KeyRotation,
+    LogEntry,
+    NewToken,
+    NewVersion,
+    StoredToken,
+    Version,
+    VersionInfo,
+)
 from . import migrations, rows
-from .protocol import VersionConflictError
+from .protocol import KeyConflictError, VersionConflictError
 from .schema import history, log, tokens, versions
 from .sqlite import SqliteFile
 
@@ -52,9 +62,22 @@ _REVOKE: Final = (
     .values(revoked_at=bindparam("at"))
 )
 _LOG: Final = select(log).where(log.c.revision > bindparam("after")).order_by(log.c.revision).limit(bindparam("most"))
-_VERSIONS: Final = select(versions).where(_OF_KEY).order_by(versions.c.version)
+_VERSIONS: Final = (
+    select(
+        *(column for column in versions.c if column is not versions.c.document),
+        versions.c.document.is_(None).label("deleted"),
+    )
+    .where(_OF_KEY)
+    .order_by(versions.c.version)
+)
 _VERSION: Final = select(versions).where(_OF_KEY, versions.c.version == bindparam("number"))
 _TOKENS: Final = select(tokens).order_by(tokens.c.id)
+_TOKEN: Final = select(tokens).where(tokens.c.id == bindparam("of_id"))
+_ROTATE: Final = (
+    update(tokens)
+    .where(tokens.c.id == bindparam("of_id"), tokens.c["keys"] == bindparam("base"), tokens.c.revoked_at.is_(None))
+    .values(keys=bindparam("newest"))
+)
 
 _page = (
     select(*_KEY, func.max(versions.c.version).label("version"))
@@ -153,6 +176,30 @@ class SqlStore:
 
         return await self._write(write)
 
+    async def rotate_token_keys(self, rotation: KeyRotation) -> tuple[StoredToken, LogEntry] | None:
+        """Give a token other keys. Returns None when there is none of that id, or it is revoked.
+
+        Raises KeyConflictError when ``rotation.base`` is not what its keys are.
+        """
+
+        def write(connection: Connection) -> tuple[StoredToken, LogEntry] | None:
+            row = connection.execute(_TOKEN, {"of_id": rotation.token_id}).mappings().first()
+            if row is None or row["revoked_at"] is not None:
+                return None
+            stored = rows.read_token(row)
+            # The condition on the very text that was read holds also where a transaction is not the only writer.
+            change = {"of_id": stored.id, "base": row["keys"], "newest": rows.keys_text(rotation.keys)}
+            if stored.keys != rotation.base or connection.execute(_ROTATE, change).rowcount == 0:
+                raise KeyConflictError(rotation.token_id)
+            revision = connection.execute(_NEXT_REVISION).scalar_one()
+            entry = LogEntry(
+                revision, ChangeKind.TOKEN_REKEYED, rotation.rotated_by, rotation.rotated_at, token_id=stored.id
+            )
+            connection.execute(insert(log), rows.log_values(entry))
+            return replace(stored, keys=rotation.keys), entry
+
+        return await self._write(write) if _is_number(rotation.token_id) else None
+
     async def revoke_token(self, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
         """Mark a token revoked. Returns None when there is none of that id, or it is revoked already."""
 
@@ -189,9 +236,13 @@ class SqlStore:
                 yield version
             last = page[-1].key if len(page) == _PAGE else None
 
-    async def versions(self, key: ConfigKey) -> list[Version]:
-        """Return every version of ``key``, oldest first; empty when there is none."""
-        return await self._read_versions(_VERSIONS, _of(key))
+    async def versions(self, key: ConfigKey) -> list[VersionInfo]:
+        """Return every version of ``key`` without its document, oldest first; empty when there is none."""
+
+        def read(connection: Connection) -> list[VersionInfo]:
+            return [rows.read_version_info(row) for row in connection.execute(_VERSIONS, _of(key)).mappings()]
+
+        return await self._read(read)
 
     async def version(self, key: ConfigKey, number: int) -> Version | None:
         """Return one version of ``key``, or None."""
@@ -207,6 +258,15 @@ class SqlStore:
             return [rows.read_token(row) for row in connection.execute(_TOKENS).mappings()]
 
         return await self._read(read)
+
+    async def token(self, token_id: int) -> StoredToken | None:
+        """Return one token, which may be revoked, or None."""
+
+        def read(connection: Connection) -> StoredToken | None:
+            row = connection.execute(_TOKEN, {"of_id": token_id}).mappings().first()
+            return None if row is None else rows.read_token(row)
+
+        return await self._read(read) if _is_number(token_id) else None
 
     async def _read_versions(self, statement: Executable, values: dict[str, object]) -> list[Version]:
         def read(connection: Connection) -> list[Version]:
@@ -274,7 +334,7 @@ class _Session:
         """
         try:
             return work()
-        except (ServiceError, VersionConflictError):
+        except (ServiceError, VersionConflictError, KeyConflictError):
             raise
         except Exception as error:
             failure = self._database.failure(error)

@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Callable
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,15 +23,27 @@ import pytest
 from config_client.protocol import Position
 from config_service.app import Application, create_app
 from config_service.domain.keys import ConfigKey
-from config_service.domain.records import ChangeKind, LogEntry, NewToken, NewVersion, StoredToken, Version
+from config_service.domain.records import (
+    ChangeKind,
+    KeyRotation,
+    LogEntry,
+    NewToken,
+    NewVersion,
+    StoredToken,
+    Version,
+    VersionInfo,
+)
 from config_service.domain.scopes import SERVICE_SCOPES, Scope
 from config_service.operations import Operations
 from config_service.security.tokens import MintedToken
+from config_service.server import build_server, listen
 from config_service.settings import Settings
-from config_service.store.protocol import VersionConflictError
+from config_service.store.protocol import KeyConflictError, VersionConflictError
 
 EPOCH = "0123456789ab0123456789ab"
 MASTER_KEY = "5a" * 32
+ORDERS = ConfigKey("orders")
+WATCH = "/api/v1/service/configs/orders/watch"
 
 
 class MemoryStore:
@@ -91,6 +106,17 @@ class MemoryStore:
         entry = self._log(ChangeKind.TOKEN_CREATED, token.created_by, token.created_at, token_id=stored.id)
         return stored, entry
 
+    async def rotate_token_keys(self, rotation: KeyRotation) -> tuple[StoredToken, LogEntry] | None:
+        await self._pass()
+        for index, token in enumerate(self.held_tokens):
+            if token.id == rotation.token_id and token.revoked_at is None:
+                if token.keys != rotation.base:
+                    raise KeyConflictError(token.id)
+                self.held_tokens[index] = dataclasses.replace(token, keys=rotation.keys)
+                entry = self._log(ChangeKind.TOKEN_REKEYED, rotation.rotated_by, rotation.rotated_at, token_id=token.id)
+                return self.held_tokens[index], entry
+        return None
+
     async def revoke_token(self, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
         await self._pass()
         for index, token in enumerate(self.held_tokens):
@@ -108,9 +134,9 @@ class MemoryStore:
         for versions in list(self.held.values()):
             yield versions[-1]
 
-    async def versions(self, key: ConfigKey) -> list[Version]:
+    async def versions(self, key: ConfigKey) -> list[VersionInfo]:
         self._raise(self.fail_reads)
-        return list(self.held.get(key, []))
+        return [version.info for version in self.held.get(key, [])]
 
     async def version(self, key: ConfigKey, number: int) -> Version | None:
         self._raise(self.fail_reads)
@@ -118,6 +144,10 @@ class MemoryStore:
 
     async def tokens(self) -> list[StoredToken]:
         return list(self.held_tokens)
+
+    async def token(self, token_id: int) -> StoredToken | None:
+        self._raise(self.fail_reads)
+        return next((token for token in self.held_tokens if token.id == token_id), None)
 
     async def _pass(self) -> None:
         self.held_up.set()
@@ -213,13 +243,20 @@ class Service:
         headers: tuple[tuple[bytes, bytes], ...] = (),
         query: bytes = b"",
         body: tuple[dict[str, object], ...] = ({"type": "http.request", "body": b"", "more_body": False},),
+        keep: bool = False,
     ) -> RawAnswer:
-        """Call the application with exactly these bytes, which no client would send."""
+        """Call the application with exactly these bytes, which no client would send.
+
+        The client hangs up behind ``body``, unless it is to ``keep`` the connection.
+        """
         sent: list[dict[str, Any]] = []
         messages = iter(body)
 
         async def receive() -> dict[str, object]:
-            return next(messages, {"type": "http.disconnect"})
+            message = next(messages, None)
+            if message is None and keep:
+                await asyncio.Event().wait()
+            return message or {"type": "http.disconnect"}
 
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
@@ -246,6 +283,107 @@ class Service:
         for client in self._clients:
             await client.aclose()
         await self.app.stop()
+
+
+class LiveService:
+    """A service on a thread and a socket, its address, an admin token and one that may read and export."""
+
+    def __init__(self, store_url: str, send_buffer: int | None = None, **options: Any) -> None:
+        self.settings = Settings.load(master_key=MASTER_KEY, store_url=store_url, port=0, **options)
+        self.app = create_app(self.settings)
+        self.listener = listen("127.0.0.1", 0)
+        if send_buffer is not None:
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        self.address: tuple[str, int] = self.listener.getsockname()
+        self.url = f"http://127.0.0.1:{self.address[1]}"
+        self.admin: MintedToken
+        self.reader: MintedToken
+        self._accepting = threading.Event()
+        self.server = build_server(self.settings, self.app, prepare=self._prepare, announce=self._accepting.set)
+        self._thread = threading.Thread(target=lambda: self.server.run(sockets=[self.listener]))
+
+    async def _prepare(self, operations: Operations) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.admin = await operations.tokens.bootstrap("admin")
+        self.reader = await operations.tokens.bootstrap("reader", SERVICE_SCOPES)
+
+    def start(self) -> LiveService:
+        self._thread.start()
+        assert self._accepting.wait(20)
+        return self
+
+    def stop(self) -> None:
+        self.server.stop()
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def call(self, work: Any) -> Any:
+        """Return the result of a coroutine that runs where the service runs."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+    def publish(self, content: bytes, key: ConfigKey = ORDERS) -> int:
+        outcome = self.call(self.app.operations.publish(self.admin.token, key, content))
+        version: int = outcome.document.version
+        return version
+
+    def open_stream(
+        self, path: str = WATCH, minted: MintedToken | None = None, *, buffer: int | None = None, **headers: str
+    ) -> RawStream:
+        fields = {"X-Service-Token": (minted or self.reader).secret} | headers
+        return RawStream(self.address, RawStream.get(path, fields), buffer)
+
+
+class RawStream:
+    """An event stream as bytes on a socket, without any client that could hide something."""
+
+    def __init__(self, address: tuple[str, int], request: bytes, buffer: int | None = None) -> None:
+        self.socket = socket.socket()
+        if buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self.socket.settimeout(20)
+        self.socket.connect(address)
+        self.socket.sendall(request)
+        raw = b""
+        while b"\r\n\r\n" not in raw:
+            received = self.socket.recv(65536)
+            assert received, "the connection was closed"
+            raw += received
+        self.head, _, self.body = raw.partition(b"\r\n\r\n")
+        self.status = int(self.head.split(b" ")[1])
+        self.headers = {
+            name.strip().decode().lower(): value.strip().decode()
+            for name, _, value in (line.partition(b":") for line in self.head.split(b"\r\n")[1:])
+        }
+
+    @staticmethod
+    def get(path: str, headers: dict[str, str]) -> bytes:
+        """Return the bytes of a request."""
+        lines = [f"GET {path} HTTP/1.1", "Host: service", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def read(self) -> bytes:
+        """Return what comes next, and add it to the body; empty at the end."""
+        received = self.socket.recv(65536)
+        self.body += received
+        return received
+
+    def until(self, mark: bytes) -> bytes:
+        """Read until the body so far holds ``mark``; return the body."""
+        while mark not in self.body:
+            assert self.read(), "the stream ended"
+        return self.body
+
+    def ends(self) -> bool:
+        """Read on to the end; tell whether it came in good order."""
+        try:
+            while self.read():
+                pass
+        except ConnectionError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self.socket.close()
 
 
 @pytest.fixture
@@ -296,3 +434,37 @@ async def service(start: Callable[..., Any]) -> Service:
     """A started application with an admin token."""
     begun: Service = await start()
     return begun
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'config.db'}"
+
+
+@pytest.fixture
+def begin(store_url: str) -> Iterator[Callable[..., LiveService]]:
+    """Start services on sockets, and stop those that are left at the end."""
+    services: list[LiveService] = []
+
+    def make(**options: Any) -> LiveService:
+        services.append(LiveService(store_url, **options).start())
+        return services[-1]
+
+    yield make
+    for one in services:
+        one.stop()
+
+
+@pytest.fixture
+def open_raw() -> Iterator[Callable[..., RawStream]]:
+    """Send exactly these bytes, or a GET of a path with headers, and close the connection at the end."""
+    streams: list[RawStream] = []
+
+    def connect(address: tuple[str, int], request: bytes | str, buffer: int | None = None, **headers: str) -> RawStream:
+        raw = RawStream.get(request, headers) if isinstance(request, str) else request
+        streams.append(RawStream(address, raw, buffer))
+        return streams[-1]
+
+    yield connect
+    for one in streams:
+        one.close()

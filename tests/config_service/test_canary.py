@@ -151,6 +151,38 @@ async def test_no_error_of_the_operations_holds_a_secret(service: Any, caplog: p
     assert_clean(logged(caplog), secrets)
 
 
+async def test_a_rotation_shows_its_key_to_its_caller_and_to_nobody_else(
+    service: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One answer holds it; no other answer, no log line, no repr and no error does, and no part of the old key."""
+    minted = await service.mint()
+    http = service.client(service.admin)
+    tokens = "/api/v1/manage/tokens"
+    answers = []
+    shown: list[str] = []
+    for overlap in (3600, 60, 3600):
+        row = (await http.post(f"{tokens}/{minted.token.id}/key", json={"overlap_seconds": overlap})).json()
+        shown.append(row["key"])
+    answers.append(await http.post(f"{tokens}/{minted.token.id}/key"))
+    answers.append(await http.post(f"{tokens}/{minted.token.id}/key", json={"overlap_seconds": shown[0]}))
+    answers.append(await http.post(f"{tokens}/{minted.token.id}/key", json={shown[0]: minted.secret}))
+    answers.append(await http.get(tokens))
+    service.store.fail = RuntimeError(shown[0])
+    answers.append(await http.post(f"{tokens}/{minted.token.id}/key", json={"overlap_seconds": 0}))
+    answers.append(await http.delete(f"{tokens}/{minted.token.id}"))
+    assert [answer.status_code for answer in answers] == [409, 400, 400, 200, 500, 200]
+    rotated = await service.operations.tokens.rotate_key(service.admin.token, service.admin.token.id, 60)
+    keys = [bytes.fromhex(key) for key in shown] + [rotated.key]
+    secrets = secrets_of(service.admin, minted)
+    secrets += [spelled for key in keys for spelled in (key.hex(), repr(key)[2:-1])]
+    token = service.operations.authenticate(service.admin.secret)
+    for one in (rotated, token, token.key_for(None, service.clock.now), *service.store.held_tokens[0].keys):
+        assert_clean(repr(one), secrets)
+    for answer in answers:
+        assert_clean(answer.text + repr(answer.headers), secrets)
+    assert_clean(logged(caplog), secrets)
+
+
 async def test_damage_at_rest_is_told_without_what_is_at_rest(service: Any, start: Any) -> None:
     """A document or key that does not open: typed, by name, and no bytes of it."""
     await service.publish("orders", RAW)
@@ -168,7 +200,7 @@ async def test_no_repr_holds_a_secret(service: Any, settings: Any) -> None:
     document = await service.operations.read(service.admin.token, ORDERS)
     exported = await service.operations.export(service.admin.token, ORDERS, Format.YAML)
     outcome = await service.operations.publish(service.admin.token, ORDERS, RAW)
-    service.operations.seal(service.admin.token, document)
+    service.operations.seal(document, service.operations.key_for(service.admin.token, None))
     secrets = [*secrets_of(service.admin), settings.master_key.get_secret_value()]
     shown = [subscription, subscription.interest, document, exported, outcome, service.admin, service.admin.token]
     shown += [settings, list(service.app.operations._registry), *parts(service.app)]

@@ -60,6 +60,7 @@ def test_the_commands_are_these() -> None:
         "token create",
         "token list",
         "token revoke",
+        "token rotate-key",
     ]
 
 

@@ -176,6 +176,11 @@ def test_publish_can_be_conditional(service: Script, option: list[str], header: 
         ("token", "create", "x", "--expires-in", "999999999w"),
         ("token", "create", "x", "--expires-in", "99999999d"),
         ("token", "revoke", "seven"),
+        ("token", "rotate-key", "seven"),
+        ("token", "rotate-key", "7", "--overlap", "soon"),
+        ("token", "rotate-key", "7", "--overlap", "-1h"),
+        ("token", "rotate-key", "7", "--overlap", "90"),
+        ("token", "rotate-key", "7", "--overlap", "999999999w"),
         ("list", "--nonsense"),
         ("nonsense",),
     ],
@@ -254,6 +259,7 @@ def test_list_and_history_print_tab_separated_lines_into_a_pipe(service: Script)
         ("token", "list"),
         ("token", "create", "x"),
         ("token", "revoke", "7"),
+        ("token", "rotate-key", "7"),
     ],
 )
 def test_json_prints_the_answer_of_the_service(service: Script, args: tuple[str, ...]) -> None:
@@ -342,6 +348,66 @@ def test_token_list_tells_the_state(service: Script) -> None:
     lines = [line.split("\t") for line in run(service, "token", "list").stdout.splitlines()]
     assert lines[0] == ["ID", "NAME", "ENVIRONMENT", "SCOPES", "STATE", "CREATED", "EXPIRES"]
     assert [line[4] for line in lines[1:]] == ["active", "active", "expired", "revoked", "active"]
+
+
+REKEYED = MINTED | {
+    "key_id": "0f1e2d3c4b5a6978",
+    "keys": [
+        {"id": "0f1e2d3c4b5a6978", "retires_at": None},
+        {"id": "8877665544332211", "retires_at": "2026-01-03T03:04:05+00:00"},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("overlap", "sent"),
+    [
+        ((), {}),
+        (("--overlap", "0"), {"overlap_seconds": 0}),
+        (("--overlap", "0h"), {"overlap_seconds": 0}),
+        (("--overlap", "90s"), {"overlap_seconds": 90}),
+        (("--overlap", "15m"), {"overlap_seconds": 900}),
+        (("--overlap", "24h"), {"overlap_seconds": 86_400}),
+        (("--overlap", "7d"), {"overlap_seconds": 604_800}),
+        (("--overlap", "2w"), {"overlap_seconds": 1_209_600}),
+    ],
+)
+def test_token_rotate_key_asks_for_an_overlap_in_seconds(
+    service: Script, overlap: tuple[str, ...], sent: dict[str, int]
+) -> None:
+    """A duration becomes seconds; without one the service decides."""
+    service.answer(REKEYED, 201)
+    assert run(service, "token", "rotate-key", "7", *overlap).exit_code == 0
+    assert (service.request.method, service.request.path) == ("POST", "/api/v1/manage/tokens/7/key")
+    assert json.loads(service.request.body) == sent
+
+
+def test_token_rotate_key_prints_the_key_once_and_says_until_when_the_old_one_is_valid(service: Script) -> None:
+    """The key is on stdout, for programs too; what a person has to do next is on stderr, without the key."""
+    service.answer(REKEYED, 201)
+    result = run(service, "token", "rotate-key", "7")
+    fields = dict(line.split("\t") for line in result.stdout.splitlines())
+    assert fields == {"id": "7", "name": "orders", "key_id": "0f1e2d3c4b5a6978", "key": "ab" * 32}
+    assert "key 8877665544332211 stays valid until 2026-01-03T03:04:05+00:00" in result.stderr
+    assert "CONFIG_SERVICE_KEY" in result.stderr
+    assert "abab" not in result.stderr
+    assert json.loads(run(service, "token", "rotate-key", "7", "--json").stdout) == REKEYED
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ([{"id": "0f1e2d3c4b5a6978", "retires_at": None}], "No older key is valid any more."),
+        (None, ""),
+        (["0f1e2d3c4b5a6978"], "No older key"),
+    ],
+)
+def test_token_rotate_key_says_when_no_older_key_is_left(service: Script, keys: object, told: str) -> None:
+    """And nothing of older keys when the service does not tell; a surprising answer is no failure."""
+    service.answer(REKEYED | {"keys": keys}, 201)
+    result = run(service, "token", "rotate-key", "7", "--overlap", "0")
+    assert result.exit_code == 0
+    assert result.stderr.startswith(told or "The key is shown this once")
 
 
 def test_token_revoke_names_the_id(service: Script) -> None:

@@ -251,6 +251,13 @@ def test_the_life_of_a_config_by_command_line(start: Start) -> None:
     cli("token", "revoke", str(minted["id"]))
     assert refused(3, "list", token=minted["secret"])
     assert refused(4, "token", "revoke", "999")
+    rekeyed = json.loads(cli("token", "rotate-key", "1", "--overlap", "15m", "--json"))
+    assert re.fullmatch(r"[0-9a-f]{64}", rekeyed["key"])
+    assert len(rekeyed["key_ids"]) == 2
+    assert "No older key" not in cli("token", "rotate-key", "1")
+    assert refused(4, "token", "rotate-key", "999")
+    assert refused(5, "token", "rotate-key", str(minted["id"]))
+    assert refused(6, "token", "rotate-key", "1", "--overlap", "91d")
     states = {row[0]: row[4] for row in (line.split("\t") for line in cli("token", "list").splitlines()[1:])}
     assert states[str(minted["id"])] == "revoked"
 
@@ -352,18 +359,40 @@ def test_init_then_serve_is_production(start: Start, tmp_path: Path, settings: d
             assert secret not in child.stderr
 
 
-def test_options_of_serve_win_over_settings(start: Start, tmp_path: Path) -> None:
-    """`--host`, `--port` and `--store-url` override the variables; a store without any token is warned about."""
+def test_options_of_serve_win_over_settings(start: Start, tmp_path: Path, settings: dict[str, str]) -> None:
+    """`--host`, `--port` and `--store-url` override the variables."""
     child = start(
-        *("serve", "--store-url", f"sqlite:///{tmp_path}/new/config.db", "--host", "127.0.0.1", "--port", "0"),
+        *("serve", "--store-url", settings["CONFIG_SERVER_STORE_URL"], "--host", "127.0.0.1", "--port", "0"),
         CONFIG_SERVER_MASTER_KEY=KEY,
         CONFIG_SERVER_STORE_URL=f"sqlite:///{tmp_path}/unused/config.db",
         CONFIG_SERVER_HOST="192.0.2.1",
         CONFIG_SERVER_PORT="1",
     )
     child.wait_for(r"^Listening on http://127\.0\.0\.1:\d+$", "stderr")
-    assert "warning: the store has no token" in child.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("truncated", [False, True])
+def test_a_store_without_a_token_is_not_served(tmp_path: Path, settings: dict[str, str], truncated: bool) -> None:
+    """A mistyped URL, or a file that was emptied, ends `serve` at once with what to do, not with a service for nobody.
+
+    `init` makes the very same store one that can be served.
+    """
+    store = tmp_path / "store" / "config.db"
+    if truncated:
+        store.write_bytes(b"")
+    else:
+        settings["CONFIG_SERVER_STORE_URL"] = f"sqlite:///{tmp_path}/mistyped.db"
+    done = run(tmp_path, "serve", **settings)
+    assert (done.returncode, done.stdout) == (8, "")
+    assert re.search(
+        r"^error: the store has no token.*`config-service init`.*CONFIG_SERVER_STORE_URL", done.stderr, re.M
+    )
+    assert "Traceback" not in done.stderr
+    assert "Listening" not in done.stderr
+    made = invoke("init", **settings)
+    assert made.exit_code == 0, made.stderr
+    assert made.stdout.startswith("cst_")
 
 
 def test_a_second_init_is_refused_and_recover_adds_a_token(tmp_path: Path, settings: dict[str, str]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from .concurrency import ConcurrencyLaws
 from .lifecycle import LifecycleLaws
-from .suite import check_laws, new_token, new_version
+from .suite import check_laws, new_rotation, new_token, new_version
 from .tokens import TokenLaws
 from .versions import VersionLaws
 
-__all__ = ["StoreContract", "check_laws", "new_token", "new_version"]
+__all__ = ["StoreContract", "check_laws", "new_rotation", "new_token", "new_version"]
 
 
 class StoreContract(LifecycleLaws, VersionLaws, ConcurrencyLaws, TokenLaws):

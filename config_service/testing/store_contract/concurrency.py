@@ -11,8 +11,8 @@ from typing import Final
 
 from ...domain.keys import ConfigKey
 from ...domain.records import Version
-from ...store.protocol import ConfigStore, VersionConflictError
-from .suite import ORDERS, StoreSuite, new_token, new_version, scenario
+from ...store.protocol import ConfigStore, KeyConflictError, VersionConflictError
+from .suite import ORDERS, StoreSuite, new_rotation, new_token, new_version, scenario
 
 _WRITERS: Final = 8
 _CHANGES: Final = 10
@@ -38,7 +38,24 @@ class ConcurrencyLaws(StoreSuite):
                 assert len(winners) == 1
                 assert len(losers) == 15
                 assert {loser.newest for loser in losers} == {base + 1}
-                assert (await store.versions(ORDERS))[-1] == winners[0]
+                assert (await store.versions(ORDERS))[-1] == winners[0].info
+
+    @scenario
+    async def test_of_rotations_at_once_none_loses_the_key_of_another(self, tmp_path: Path) -> None:
+        """One rotation on a base wins; the losers begin again on what it left, until every key is there, once."""
+        keys = [bytes([number]) for number in range(_WRITERS)]
+        async with self.opened(tmp_path) as store:
+            created, _ = await store.commit_token(new_token(keys=()))
+            outcomes = await asyncio.gather(
+                *(store.rotate_token_keys(new_rotation(created, key)) for key in keys), return_exceptions=True
+            )
+            assert sum(isinstance(outcome, tuple) for outcome in outcomes) == 1
+            assert sum(isinstance(outcome, KeyConflictError) for outcome in outcomes) == _WRITERS - 1
+            lost = [key for key, outcome in zip(keys, outcomes, strict=True) if isinstance(outcome, KeyConflictError)]
+            await asyncio.gather(*(_rotate_at_last(store, created.id, key) for key in lost))
+            (token,) = await store.tokens()
+            assert sorted(key.sealed for key in token.keys) == keys
+            assert (await store.position()).revision == 1 + _WRITERS
 
     @scenario
     async def test_a_follower_of_the_log_misses_nothing_that_concurrent_writers_do(self, tmp_path: Path) -> None:
@@ -126,6 +143,18 @@ class ConcurrencyLaws(StoreSuite):
             given_up = store.newest_versions()
             assert (await anext(given_up)).version == 1
             await store.commit_version(new_version(base=0))
+
+
+async def _rotate_at_last(store: ConfigStore, token_id: int, key: bytes) -> None:
+    """Rotate, beginning again whenever another rotation was faster."""
+    while True:
+        token = await store.token(token_id)
+        assert token is not None
+        try:
+            assert await store.rotate_token_keys(new_rotation(token, key)) is not None
+        except KeyConflictError:
+            continue
+        return
 
 
 async def _write_at_random(store: ConfigStore, chance: random.Random) -> None:

@@ -15,7 +15,7 @@ from config_client.protocol import Position
 from ...domain.errors import StoreError
 from ...domain.keys import ConfigKey
 from ...domain.records import ChangeKind, Version
-from .suite import NOON, StoreSuite, everything, new_token, new_version, scenario
+from .suite import NOON, StoreSuite, everything, new_rotation, new_token, new_version, scenario
 
 
 class LifecycleLaws(StoreSuite):
@@ -38,6 +38,8 @@ class LifecycleLaws(StoreSuite):
             await store.commit_version(new_version())
             await store.commit_version(new_version(base=1, document=None, kind=ChangeKind.DELETED))
             await store.commit_token(new_token(expires_at=NOON))
+            created, _ = await store.commit_token(new_token())
+            await store.rotate_token_keys(new_rotation(created))
             await store.revoke_token(1, 7, NOON)
             await store.seal_check(b"check")
             before = await everything(store)

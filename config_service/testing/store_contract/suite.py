@@ -19,7 +19,17 @@ from typing import Final, TypeVar
 from config_client.protocol import Position
 
 from ...domain.keys import ConfigKey
-from ...domain.records import ChangeKind, LogEntry, NewToken, NewVersion, StoredToken, Version
+from ...domain.records import (
+    ChangeKind,
+    KeyRotation,
+    LogEntry,
+    NewToken,
+    NewVersion,
+    StoredKey,
+    StoredToken,
+    Version,
+    VersionInfo,
+)
 from ...domain.scopes import SERVICE_SCOPES, Scope
 from ...store.protocol import ConfigStore
 
@@ -48,12 +58,20 @@ def new_version(
 
 def new_token(
     name: str = "orders-service",
-    keys: tuple[bytes, ...] = (b"sealed key",),
+    keys: tuple[StoredKey, ...] = (StoredKey(b"sealed key"),),
     scopes: tuple[Scope, ...] = SERVICE_SCOPES,
     expires_at: datetime | None = None,
 ) -> NewToken:
     """Return a token to commit."""
     return NewToken(name, name.encode().ljust(32, b".")[:32], keys, "default", scopes, 7, NOON, expires_at)
+
+
+def new_rotation(
+    token: StoredToken, key: bytes = b"newer key", retires_at: datetime = NOON, at: datetime = NOON
+) -> KeyRotation:
+    """Return a rotation that puts ``key`` before the keys of ``token``, all of which retire at ``retires_at``."""
+    older = (StoredKey(one.sealed, retires_at) for one in token.keys)
+    return KeyRotation(token.id, token.keys, (StoredKey(key), *older), 7, at)
 
 
 async def check_laws(store: ConfigStore) -> None:
@@ -64,20 +82,33 @@ async def check_laws(store: ConfigStore) -> None:
 
     newest: dict[ConfigKey, Version] = {}
     for key in dict.fromkeys(entry.key for entry in log if entry.key):
-        versions = await store.versions(key)
+        versions = await every_version(store, key)
         assert [version.version for version in versions] == list(range(1, len(versions) + 1))
         assert [told(version) for version in versions] == [entry for entry in log if entry.key == key]
+        assert await store.versions(key) == [version.info for version in versions]
         newest[key] = versions[-1]
     found = [version async for version in store.newest_versions()]
     assert len(found) == len(newest)
     assert {version.key: version for version in found} == newest
 
     tokens = await store.tokens()
+    lives = {token.id: [entry.kind for entry in log if entry.token_id == token.id] for token in tokens}
     created = [entry.token_id for entry in log if entry.kind is ChangeKind.TOKEN_CREATED]
-    revoked = [entry.token_id for entry in log if entry.kind is ChangeKind.TOKEN_REVOKED]
     assert [token.id for token in tokens] == created == list(range(1, len(created) + 1))
-    assert {token.id for token in tokens if token.revoked_at} == set(revoked)
-    assert len(set(revoked)) == len(revoked)
+    for token in tokens:
+        assert await store.token(token.id) == token
+        ended = [ChangeKind.TOKEN_REVOKED] if token.revoked_at else []
+        rotations = lives[token.id].count(ChangeKind.TOKEN_REKEYED)
+        assert lives[token.id] == [ChangeKind.TOKEN_CREATED, *[ChangeKind.TOKEN_REKEYED] * rotations, *ended]
+    assert sum(map(len, lives.values())) == sum(entry.token_id is not None for entry in log)
+
+
+async def every_version(store: ConfigStore, key: ConfigKey) -> list[Version]:
+    """Return every version of ``key`` with its document, oldest first."""
+    versions: list[Version] = []
+    while (version := await store.version(key, len(versions) + 1)) is not None:
+        versions.append(version)
+    return versions
 
 
 def told(version: Version) -> LogEntry:
@@ -94,6 +125,7 @@ class Everything:
     position: Position
     log: list[LogEntry]
     versions: list[list[Version]]
+    histories: list[list[VersionInfo]]
     tokens: list[StoredToken]
     check: bytes
 
@@ -103,6 +135,7 @@ async def everything(store: ConfigStore) -> Everything:
     return Everything(
         await store.position(),
         await store.log(0, 1_000_000),
+        [await every_version(store, version.key) async for version in store.newest_versions()],
         [await store.versions(version.key) async for version in store.newest_versions()],
         await store.tokens(),
         await store.seal_check(b"check"),

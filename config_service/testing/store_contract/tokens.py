@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import timedelta, timezone
 from pathlib import Path
 
-from ...domain.records import ChangeKind, LogEntry, NewToken
+import pytest
+
+from ...domain.records import ChangeKind, LogEntry, NewToken, StoredKey
 from ...domain.scopes import ADMIN_SCOPES, Right, Scope
-from .suite import HUGE, NOON, StoreSuite, everything, new_token, new_version, scenario
+from ...store.protocol import KeyConflictError
+from .suite import HUGE, NOON, StoreSuite, everything, new_rotation, new_token, new_version, scenario
 
 
 class TokenLaws(StoreSuite):
-    """Tokens are kept whole, under ids of their own for ever, and revoked once."""
+    """Tokens are kept whole, under ids of their own for ever, and revoked once; a rotation changes their keys alone."""
 
     @scenario
     async def test_versions_and_tokens_share_one_line_of_revisions(self, tmp_path: Path) -> None:
@@ -40,8 +43,10 @@ class TokenLaws(StoreSuite):
     async def test_tokens_are_kept_whole_and_numbered_from_1(self, tmp_path: Path) -> None:
         """Every field reads back, the keys in their order; names may be of any script and are not normalised."""
         scopes = (*ADMIN_SCOPES, Scope("orders-?", "prod*", frozenset({Right.READ})))
+        later = (NOON + timedelta(days=1)).astimezone(timezone(timedelta(hours=-3)))
+        keys = (StoredKey(b""), StoredKey(bytes(range(256)), NOON), StoredKey(b"third", later))
         tokens = [
-            new_token("Zoë's Laptop ‖ 名前 🦊\u2028", (b"", bytes(range(256)), b"third"), scopes, NOON),
+            new_token("Zoë's Laptop ‖ 名前 🦊\u2028", keys, scopes, NOON),
             new_token("e\u0301", (), ()),
             new_token("\u00e9"),
         ]
@@ -54,6 +59,68 @@ class TokenLaws(StoreSuite):
                 }
                 assert kept.revoked_at is None
             assert await store.tokens() == committed
+
+    @scenario
+    async def test_a_rotation_puts_other_keys_in_place_and_takes_a_revision(self, tmp_path: Path) -> None:
+        """Keys and retirements, to the microsecond, are those of the rotation; nothing else of a token changes."""
+        async with self.opened(tmp_path) as store:
+            first, _ = await store.commit_token(new_token("first", expires_at=NOON))
+            second, _ = await store.commit_token(new_token("second"))
+            at = NOON + timedelta(seconds=1)
+            made = await store.rotate_token_keys(new_rotation(first, b"newer", NOON + timedelta(microseconds=7), at))
+            assert made is not None
+            rotated, entry = made
+            kept = (StoredKey(b"newer"), StoredKey(first.keys[0].sealed, NOON + timedelta(microseconds=7)))
+            assert rotated == replace(first, keys=kept)
+            assert entry == LogEntry(3, ChangeKind.TOKEN_REKEYED, 7, at, token_id=first.id)
+            assert (await store.log(2, 10)) == [entry]
+            assert await store.tokens() == [rotated, second]
+        async with self.opened(tmp_path) as store:
+            assert await store.tokens() == [rotated, second]
+
+    @scenario
+    async def test_a_rotation_may_drop_every_older_key(self, tmp_path: Path) -> None:
+        """What a rotation leaves out is gone, and is no base for the next one."""
+        async with self.opened(tmp_path) as store:
+            created, _ = await store.commit_token(new_token(keys=(StoredKey(b"a"), StoredKey(b"b", NOON))))
+            alone = replace(new_rotation(created), keys=(StoredKey(b"alone"),))
+            assert await store.rotate_token_keys(alone) is not None
+            kept = await store.token(created.id)
+            assert kept == replace(created, keys=(StoredKey(b"alone"),))
+
+    @scenario
+    async def test_a_rotation_on_other_keys_is_refused_and_changes_nothing(self, tmp_path: Path) -> None:
+        """A base that is missing a key, has one too many, or one that retires at another time, is not the token's."""
+        async with self.opened(tmp_path) as store:
+            created, _ = await store.commit_token(new_token(keys=(StoredKey(b"a"), StoredKey(b"b", NOON))))
+            before = await everything(store)
+            a, b = created.keys
+            for base in ((), (a,), (b, a), (a, b, b), (a, StoredKey(b.sealed)), (StoredKey(b"c"), b)):
+                with pytest.raises(KeyConflictError):
+                    await store.rotate_token_keys(replace(new_rotation(created), base=base))
+            assert await everything(store) == before
+
+    @scenario
+    async def test_only_a_token_that_is_not_revoked_gets_other_keys(self, tmp_path: Path) -> None:
+        """Neither a revoked one nor one that does not exist, and nothing is changed on the way."""
+        async with self.opened(tmp_path) as store:
+            created, _ = await store.commit_token(new_token())
+            await store.revoke_token(created.id, 7, NOON)
+            before = await everything(store)
+            for token_id in (created.id, -1, 0, 2, HUGE):
+                assert await store.rotate_token_keys(replace(new_rotation(created), token_id=token_id)) is None
+            assert await everything(store) == before
+
+    @scenario
+    async def test_one_token_is_told_as_among_all(self, tmp_path: Path) -> None:
+        """By its id, revoked or not; there is none of any other id."""
+        async with self.opened(tmp_path) as store:
+            await store.commit_token(new_token("first"))
+            await store.commit_token(new_token("second"))
+            await store.revoke_token(1, 7, NOON)
+            assert [await store.token(token_id) for token_id in (1, 2)] == await store.tokens()
+            for unknown in (-1, 0, 3, HUGE):
+                assert await store.token(unknown) is None
 
     @scenario
     async def test_a_token_is_revoked_once(self, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from ...domain.keys import ConfigKey
 from ...domain.records import ChangeKind, Version
 from ...store.protocol import VersionConflictError
-from .suite import HUGE, ORDERS, StoreSuite, everything, new_version, scenario, told
+from .suite import HUGE, ORDERS, StoreSuite, every_version, everything, new_version, scenario, told
 
 ALIKE: Final = (
     ("a", "b", "c"),
@@ -53,7 +53,7 @@ class VersionLaws(StoreSuite):
                 change.key, 1, 1, change.kind, change.changed_by, change.timestamp, change.document, None
             )
             assert await store.version(ORDERS, 1) == version
-            assert await store.versions(ORDERS) == [version]
+            assert await store.versions(ORDERS) == [version.info]
             assert [found async for found in store.newest_versions()] == [version]
             assert await store.log(0, 10) == [told(version)]
 
@@ -104,9 +104,24 @@ class VersionLaws(StoreSuite):
             for base, document in enumerate(documents):
                 committed = await store.commit_version(new_version(base=base, document=document))
                 assert committed.document == document
-            assert [version.document for version in await store.versions(ORDERS)] == list(documents)
+            assert [version.document for version in await every_version(store, ORDERS)] == list(documents)
         async with self.opened(tmp_path) as store:
-            assert [version.document for version in await store.versions(ORDERS)] == list(documents)
+            assert [version.document for version in await every_version(store, ORDERS)] == list(documents)
+
+    @scenario
+    async def test_a_history_tells_every_version_without_its_document(self, tmp_path: Path) -> None:
+        """Everything else is as committed, and a document of no bytes is not taken for a tombstone."""
+        changes = (
+            new_version(document=b""),
+            new_version(base=1, document=None, kind=ChangeKind.DELETED),
+            new_version(base=2, kind=ChangeKind.ROLLED_BACK, source_version=1),
+        )
+        async with self.opened(tmp_path) as store:
+            committed = [await store.commit_version(change) for change in changes]
+            history = await store.versions(ORDERS)
+            assert history == [version.info for version in committed]
+            assert [one.deleted for one in history] == [False, True, False]
+            assert [one.source_version for one in history] == [None, None, 1]
 
     @scenario
     async def test_times_are_kept_to_the_microsecond_and_as_instants(self, tmp_path: Path) -> None:
@@ -132,7 +147,7 @@ class VersionLaws(StoreSuite):
             for number, key in enumerate(keys):
                 await store.commit_version(new_version(key, document=str(number).encode()))
             for number, key in enumerate(keys):
-                assert [version.document for version in await store.versions(key)] == [str(number).encode()]
+                assert [version.document for version in await every_version(store, key)] == [str(number).encode()]
                 await store.commit_version(new_version(key, base=1))
             assert {version.key async for version in store.newest_versions()} == set(keys)
 

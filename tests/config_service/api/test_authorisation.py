@@ -31,6 +31,7 @@ ALLOWED: dict[tuple[str, str], set[str] | None] = {
     ("GET", f"{MANAGE}/configs/{{name}}/history"): {"write"},
     ("POST", f"{MANAGE}/tokens"): {"admin"},
     ("GET", f"{MANAGE}/tokens"): {"admin"},
+    ("POST", f"{MANAGE}/tokens/{{token_id}}/key"): {"admin"},
     ("DELETE", f"{MANAGE}/tokens/{{token_id}}"): {"admin"},
     ("GET", "/healthz"): NO_TOKEN,
     ("HEAD", "/healthz"): NO_TOKEN,

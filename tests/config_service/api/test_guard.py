@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from config_service.api.answers import STATUS_NOTED
 from config_service.api.guard import Guard, check_request, describe_failure
 from config_service.domain.errors import InvalidRequestError, NotFoundError
 
@@ -73,6 +74,13 @@ async def test_a_path_that_others_could_read_differently_is_refused(service: Any
     answer = await service.raw(raw, headers=((b"x-service-token", service.admin.secret.encode()),))
     assert answer.status == 400
     assert answer.json()["error"]["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("raw", TRICKS)
+def test_every_trick_is_refused_by_the_check_itself(raw: bytes) -> None:
+    """Whatever routing or the rules for names would make of it."""
+    with pytest.raises(InvalidRequestError, match="invalid path"):
+        check_request(scope(raw))
 
 
 @pytest.mark.parametrize("raw", FINE)
@@ -145,6 +153,28 @@ async def test_a_failure_after_the_answer_began_is_logged_only(caplog: pytest.Lo
         sent = await run(failing)
         assert [message.get("status") for message in sent] == [200]
     assert CANARY not in caplog.text
+
+
+async def test_an_answer_that_was_not_sent_over_asgi_is_logged_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    """A stream that took its connection over has noted its status; a failure after that answers nothing more."""
+
+    async def taking_over(scope: Any, *_: Any) -> None:
+        scope[STATUS_NOTED] = 200
+
+    async def failing_afterwards(scope: Any, *_: Any) -> None:
+        scope[STATUS_NOTED] = 200
+        raise RuntimeError(CANARY)
+
+    async def refusing_afterwards(scope: Any, *_: Any) -> None:
+        scope[STATUS_NOTED] = 200
+        raise NotFoundError("late")
+
+    for app in (taking_over, failing_afterwards, refusing_afterwards):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            assert await run(app) == []
+        assert caplog.messages[-1] == "GET /configs/orders 200"
+        assert CANARY not in caplog.text
 
 
 async def test_a_head_request_gets_an_error_without_a_body() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from config_client.crypto import decrypt
+from config_client.errors import DecryptionError
 from config_client.protocol import format_timestamp
 
 pytestmark = pytest.mark.anyio
@@ -264,6 +266,7 @@ async def test_a_token_is_shown_once(service: Any, http: Any) -> None:
     assert row["secret"].startswith("cst_")
     assert len(bytes.fromhex(row["key"])) == 32
     assert row["key_ids"] == [row["key_id"]]
+    assert row["keys"] == [{"id": row["key_id"], "retires_at": None}]
     assert (row["environment"], row["scopes"], row["expires_at"]) == ("default", ["*@*:export,read"], None)
     listed = await http.get(TOKENS)
     assert row["secret"] not in listed.text
@@ -335,6 +338,103 @@ async def test_only_a_known_id_can_be_revoked(http: Any, token_id: str, status: 
     assert CANARY not in response.text
 
 
+@pytest.mark.parametrize(("body", "overlap"), [(b"", 86_400), (b"{}", 86_400), (b'{"overlap_seconds": 90}', 90)])
+async def test_a_key_is_rotated_and_shown_once(service: Any, http: Any, body: bytes, overlap: int) -> None:
+    """The new key is in this answer and in no other; the old one ends after the overlap, a day by default."""
+    made = (await http.post(TOKENS, json={"name": "orders"})).json()
+    response = await http.post(f"{TOKENS}/{made['id']}/key", content=body)
+    assert response.status_code == 201
+    assert response.headers["cache-control"] == "no-store"
+    row = response.json()
+    assert len(bytes.fromhex(row["key"])) == 32
+    assert row["key"] != made["key"]
+    assert "secret" not in row
+    end = format_timestamp(service.clock.now + timedelta(seconds=overlap))
+    assert row["keys"] == [{"id": row["key_id"], "retires_at": None}, {"id": made["key_id"], "retires_at": end}]
+    assert row["key_ids"] == [row["key_id"], made["key_id"]]
+    listed = await http.get(TOKENS)
+    assert row["key"] not in listed.text
+    assert listed.json()["tokens"][1] == {name: row[name] for name in row if name not in {"key", "key_id"}}
+    service.clock.advance(overlap)
+    assert (await http.get(TOKENS)).json()["tokens"][1]["key_ids"] == [row["key_id"]]
+
+
+async def test_both_keys_open_what_is_served_during_an_overlap_and_the_new_one_alone_after_it(
+    service: Any, http: Any
+) -> None:
+    """Over the wire: who says nothing gets what the old key opens, until it has retired; nothing was restarted."""
+    await service.publish("orders", b'{"a": 1}')
+    made = (await http.post(TOKENS, json={"name": "orders"})).json()
+    reader = service.client(headers={"X-Service-Token": made["secret"]})
+    old = bytes.fromhex(made["key"])
+
+    async def read() -> bytes:
+        response = await reader.get("/api/v1/service/configs/orders")
+        assert response.status_code == 200
+        return bytes(response.content)
+
+    assert decrypt(await read(), old) == b'{"a": 1}'
+    row = (await http.post(f"{TOKENS}/{made['id']}/key", json={"overlap_seconds": 60})).json()
+    new = bytes.fromhex(row["key"])
+    assert decrypt(await read(), old) == b'{"a": 1}'
+    service.clock.advance(60)
+    assert decrypt(await read(), new) == b'{"a": 1}'
+    with pytest.raises(DecryptionError):
+        decrypt(await read(), old)
+    row = (await http.post(f"{TOKENS}/{made['id']}/key", json={"overlap_seconds": 0})).json()
+    assert row["key_ids"] == [row["key_id"]]
+    assert decrypt(await read(), bytes.fromhex(row["key"])) == b'{"a": 1}'
+    with pytest.raises(DecryptionError):
+        decrypt(await read(), new)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"0",
+        b'{"overlap_seconds": -1}',
+        b'{"overlap_seconds": 7776001}',
+        b'{"overlap_seconds": 1.5}',
+        b'{"overlap_seconds": true}',
+        b'{"overlap_seconds": "canary-44f0"}',
+        b'{"overlap_seconds": null}',
+        b'{"overlap_seconds": 1' + b"0" * 400 + b"}",
+        b'{"overlap": 60, "canary-44f0": "canary-44f0"}',
+        b"\xff",
+    ],
+)
+async def test_a_rotation_that_makes_no_sense_is_refused(http: Any, body: bytes) -> None:
+    """400, without repeating what came in; the key stays."""
+    before = (await http.get(TOKENS)).json()
+    response = await http.post(f"{TOKENS}/1/key", content=body)
+    refusal(response, 400, "invalid_request")
+    assert CANARY not in response.text
+    assert (await http.get(TOKENS)).json() == before
+
+
+@pytest.mark.parametrize(
+    ("token_id", "status"), [("99", 404), ("0", 404), ("1" * 30, 404), (CANARY, 400), ("1.5", 400)]
+)
+async def test_only_a_known_id_can_be_given_a_key(http: Any, token_id: str, status: int) -> None:
+    """What is no number is a malformed request, and is not repeated."""
+    response = await http.post(f"{TOKENS}/{token_id}/key")
+    assert response.status_code == status
+    assert CANARY not in response.text
+
+
+async def test_no_key_for_a_token_that_is_revoked_or_full(service: Any, http: Any) -> None:
+    """409 with the remedy, and nothing is changed."""
+    made = (await http.post(TOKENS, json={"name": "orders"})).json()
+    for _ in range(3):
+        assert (await http.post(f"{TOKENS}/{made['id']}/key")).status_code == 201
+    assert "overlap of 0" in refusal(await http.post(f"{TOKENS}/{made['id']}/key"), 409, "conflict")
+    await http.delete(f"{TOKENS}/{made['id']}")
+    entries = len(service.store.entries)
+    assert "create a new token" in refusal(await http.post(f"{TOKENS}/{made['id']}/key"), 409, "conflict")
+    assert len(service.store.entries) == entries
+
+
 @pytest.mark.parametrize("name", ["a%20b", "..", "api", "a" * 129, "%00"])
 async def test_what_is_no_name_is_refused(service: Any, name: str) -> None:
     """On every route of a config."""
@@ -353,6 +453,7 @@ async def test_what_is_no_name_is_refused(service: Any, name: str) -> None:
         ("GET", f"{CONFIG}/rollback", "POST"),
         ("PATCH", TOKENS, "GET, POST"),
         ("GET", f"{TOKENS}/1", "DELETE"),
+        ("GET", f"{TOKENS}/1/key", "POST"),
         ("POST", "/healthz", "GET, HEAD"),
     ],
 )

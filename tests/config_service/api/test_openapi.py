@@ -66,12 +66,15 @@ async def test_bodies_that_come_in_are_described_with_examples(described: dict[s
         assert "application/json" in body["content"]
     tokens = dict(operations(described))["post /api/v1/manage/tokens"]["requestBody"]
     assert "examples" in tokens["content"]["application/json"]["schema"]["properties"]["name"]
+    key = dict(operations(described))["post /api/v1/manage/tokens/{token_id}/key"]["requestBody"]
+    overlap = key["content"]["application/json"]["schema"]["properties"]["overlap_seconds"]
+    assert (overlap["default"], overlap["minimum"], overlap["maximum"]) == (86_400, 0, 90 * 86_400)
 
 
 async def test_the_examples_are_what_the_models_accept(described: dict[str, Any]) -> None:
     """An example that does not fit would mislead."""
     schemas = described["components"]["schemas"]
-    for name in ("ConfigRow", "ChangedRow", "VersionRow", "TokenRow", "NewTokenRow"):
+    for name in ("ConfigRow", "ChangedRow", "VersionRow", "KeyRow", "TokenRow", "NewTokenRow", "NewKeyRow"):
         fields = schemas[name]["properties"]
         example = {field: about["examples"][0] for field, about in fields.items()}
         TypeAdapter(getattr(models, name)).validate_python(example)

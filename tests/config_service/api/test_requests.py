@@ -9,15 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config_client.protocol import BOUND_MEDIA_TYPE, Held, Position, dump_watch_request
 from config_service.api.requests import (
+    accepts_bound,
     environment_of,
     header,
+    key_ids_of,
     matches_etag,
+    min_revision_of,
     parse_query,
     precondition_of,
     read_body,
     secret_of,
     version_of,
+    watched_of,
 )
 from config_service.domain.errors import (
     DocumentTooLargeError,
@@ -222,3 +227,96 @@ async def test_a_body_that_ends_early_is_no_body() -> None:
 def test_every_error_of_a_request_is_a_service_error() -> None:
     """So that each has its answer."""
     assert issubclass(InvalidRequestError, ServiceError)
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        BOUND_MEDIA_TYPE,
+        "application/vnd.config-service.sealed;format=2",
+        "Application/VND.Config-Service.Sealed ; Format=2",
+        'application/vnd.config-service.sealed; format="2"',
+        'application/vnd.config-service.sealed; format="\\2"; q=0.001',
+        "application/vnd.config-service.sealed;;format=2;q=1.000",
+        "*/*;q=0.1, application/octet-stream, application/vnd.config-service.sealed; format=2; q=0.5",
+        'text/plain; note="a, b; c", application/vnd.config-service.sealed; format=2',
+    ],
+)
+def test_sealed_format_2_is_accepted_when_it_is_named(accept: str) -> None:
+    """As RFC 9110 spells media ranges: any case, white space, quoted values, a weight above 0."""
+    assert accepts_bound([(b"accept", accept.encode())])
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "",
+        "*/*",
+        "application/*",
+        "application/octet-stream",
+        "application/vnd.config-service.sealed",
+        "application/vnd.config-service.sealed; format=1",
+        "application/vnd.config-service.sealed; format=20",
+        "application/vnd.config-service.sealed; format=2; q=0",
+        "application/vnd.config-service.sealed; format=2; q=0.000",
+        "application/vnd.config-service.sealed; format=2; q=2",
+        "application/vnd.config-service.sealed; format=2; q=nan",
+        "application/vnd.config-service.sealed; format=2; other=1",
+        "application/vnd.config-service.sealed; format =2",
+        "application/vnd.config-service.sealed2; format=2",
+        'text/plain; note="application/vnd.config-service.sealed; format=2"',
+        'text/plain; note=", application/vnd.config-service.sealed; format=2',
+        "application/vnd.config-service.sealed" + "; " * 5000 + "!",
+        "application/vnd.config-service.sealed" + ";a=b" * 5000 + " =",
+    ],
+)
+def test_anything_else_is_format_1(accept: str) -> None:
+    """Wildcards, other formats, a weight of 0, and what cannot be read, however it is made."""
+    assert not accepts_bound([(b"accept", accept.encode())])
+
+
+def test_several_accept_headers_are_one_list() -> None:
+    """As for every header that is a list (RFC 9110 §5.3)."""
+    assert not accepts_bound([])
+    assert accepts_bound([(b"accept", b"text/plain"), (b"x", b"y"), (b"accept", BOUND_MEDIA_TYPE.encode())])
+
+
+def test_the_keys_that_a_client_holds() -> None:
+    """Ids of 16 hex characters; none said is not the same as none held."""
+    assert key_ids_of([]) is None
+    assert key_ids_of([(b"x-config-key-ids", b" ")]) is None
+    ids = b"0123456789abcdef , fedcba9876543210"
+    assert key_ids_of([(b"x-config-key-ids", ids)]) == {"0123456789abcdef", "fedcba9876543210"}
+    for wrong in (CANARY.encode(), b"0123456789ABCDEF", b"0123456789abcdef,", b",".join([b"0" * 16] * 33)):
+        with pytest.raises(InvalidRequestError, match="X-Config-Key-Ids") as caught:
+            key_ids_of([(b"x-config-key-ids", wrong)])
+        assert CANARY not in str(caught.value)
+
+
+def test_the_position_that_an_answer_must_not_be_older_than() -> None:
+    """As an event's id spells it."""
+    assert min_revision_of([]) is None
+    position = Position("0" * 24, 17)
+    assert min_revision_of([(b"x-config-min-revision", str(position).encode())]) == position
+    for wrong in (b"", b"17", CANARY.encode(), b"0" * 24 + b"-", b"0" * 24 + b"-1-1"):
+        with pytest.raises(InvalidRequestError, match="X-Config-Min-Revision") as caught:
+            min_revision_of([(b"x-config-min-revision", wrong)])
+        assert CANARY not in str(caught.value)
+
+
+@pytest.mark.anyio
+async def test_what_a_state_first_watch_asks_for() -> None:
+    """Short bodies and long ones, which are read beside the event loop, alike."""
+    for count in (1, 10_000):
+        rows = [Held(f"config-{number}", None, "main", Position("0" * 24, number)) for number in range(count)]
+        assert await watched_of(dump_watch_request(rows)) == rows
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'[{"name": "a/b"}]', b"[" * 70_000, b'["' + b"x" * 70_000])
+async def test_a_malformed_watch_is_refused_and_not_repeated(body: bytes) -> None:
+    """With the rule; neither the message nor its chain has anything of the body."""
+    with pytest.raises(InvalidRequestError, match="invalid watch") as caught:
+        await watched_of(body)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 
-from config_client.crypto import decrypt
+from config_client.crypto import Binding, Keyring, decrypt
 from config_client.protocol import parse_config_list, parse_metadata
 from config_service.domain.errors import StoreError, StoreFullError
 from config_service.domain.keys import ConfigKey
+from config_service.domain.records import ChangeKind, NewVersion
 
 pytestmark = pytest.mark.anyio
 CONFIGS = "/api/v1/service/configs"
 CONFIG = f"{CONFIGS}/orders"
+STATES = "/api/v1/service/watch"
 RAW = b'{ "b": 1.10,\n "a": "x" }'
 
 
@@ -335,3 +338,166 @@ async def test_the_head_of_a_watch_is_told_without_a_stream(service: Any, http: 
 async def test_the_query_of_a_watch_is_valid_or_refused(http: Any, query: str) -> None:
     """As on the other routes."""
     assert (await http.get(f"{CONFIG}/watch?{query}")).status_code == 400
+
+
+ACCEPT_BOUND = {"Accept": "application/vnd.config-service.sealed; format=2"}
+
+
+async def test_format_2_comes_when_it_is_accepted(http: Any, reader: Any, epoch: str) -> None:
+    """Bound to what it is, with a tag of its own; each format's tag is 304 for that format only."""
+    response = await http.get(CONFIG, headers=ACCEPT_BOUND)
+    assert response.headers["content-type"] == "application/vnd.config-service.sealed; format=2"
+    binding = Binding(epoch, "orders", "default", "main", 1, 3)
+    assert Keyring([reader.key]).open_bound(response.content) == (binding, RAW)
+    tag = response.headers["etag"]
+    assert tag == f'"{epoch}-3-{reader.token.key_ids[0]}-2"'
+    assert (await http.get(CONFIG, headers=ACCEPT_BOUND | {"If-None-Match": tag})).status_code == 304
+    first_format = await http.get(CONFIG, headers={"If-None-Match": tag})
+    assert first_format.status_code == 200
+    assert decrypt(first_format.content, reader.key) == RAW
+    assert (await http.get(CONFIG, headers=ACCEPT_BOUND)).content == response.content
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/octet-stream", f"{ACCEPT_BOUND['Accept']}; q=0"])
+async def test_format_1_comes_otherwise(http: Any, accept: str) -> None:
+    """Also for a client that excludes format 2."""
+    response = await http.get(CONFIG, headers={"Accept": accept})
+    assert response.headers["content-type"] == "application/octet-stream"
+
+
+async def test_the_key_follows_what_the_client_holds(service: Any, http: Any, reader: Any) -> None:
+    """During a rotation: who names the new key gets it; who does not, or names the old one, gets the old one."""
+    rotated = await service.operations.tokens.rotate_key(service.admin.token, reader.token.id, 3600)
+    new, old = rotated.token.key_ids
+    for header, key, key_id in (
+        ({}, reader.key, old),
+        ({"X-Config-Key-Ids": old}, reader.key, old),
+        ({"X-Config-Key-Ids": f"{old}, {new}"}, rotated.key, new),
+        ({"X-Config-Key-Ids": "0" * 16}, rotated.key, new),
+    ):
+        response = await http.get(CONFIG, headers=header)
+        assert decrypt(response.content, key) == RAW
+        assert response.headers["etag"].split("-")[2] == key_id
+        bound = await http.get(CONFIG, headers=header | ACCEPT_BOUND)
+        assert Keyring([key]).open_bound(bound.content)[1] == RAW
+    assert code(await http.get(CONFIG, headers={"X-Config-Key-Ids": "all of them"})) == "invalid_request"
+
+
+async def commit_elsewhere(service: Any, content: bytes) -> str:
+    """Commit the next version of orders as another process would; return its position."""
+    key = ConfigKey("orders")
+    base = len(service.store.held[key])
+    sealed = service.app._vault.seal_document(content, key, base + 1)
+    change = NewVersion(key, base, sealed, ChangeKind.PUBLISHED, 1, service.clock())
+    version = await service.store.commit_version(change)
+    return f"{service.store.epoch}-{version.revision}"
+
+
+@pytest.mark.parametrize("path", [CONFIG, f"{CONFIG}/formatted"])
+async def test_a_client_reads_what_it_has_heard_of(service: Any, http: Any, path: str) -> None:
+    """What is beyond this process is read from the log first; what is not needs no look at it."""
+    position = await commit_elsewhere(service, b'{"n": 2}')
+    assert (await http.get(path)).headers["x-config-version"] == "1"
+    here = str(service.operations.position)
+    service.store.fail_reads = StoreError("must not be asked")
+    assert (await http.get(path, headers={"X-Config-Min-Revision": here})).headers["x-config-version"] == "1"
+    assert (await http.get(path, headers={"X-Config-Min-Revision": f"{'0' * 24}-99"})).status_code == 200
+    service.store.fail_reads = None
+    assert (await http.get(path, headers={"X-Config-Min-Revision": position})).headers["x-config-version"] == "2"
+
+
+@pytest.mark.parametrize("path", [CONFIG, f"{CONFIG}/formatted", f"{CONFIG}?version=1"])
+async def test_a_process_that_is_behind_says_so(
+    http: Any, epoch: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 with Retry-After, after the time that a request may wait, or at once for a later history."""
+    monkeypatch.setattr("config_service.delivery.reaching.PATIENCE", 0.05)
+    for position in (f"{epoch}-99", f"{'f' * 24}-1"):
+        response = await http.get(path, headers={"X-Config-Min-Revision": position})
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+        assert code(response) == "unavailable"
+    malformed = await http.get(path, headers={"X-Config-Min-Revision": "99"})
+    assert malformed.status_code == 400
+    assert code(malformed) == "invalid_request"
+
+
+async def test_rights_are_looked_at_before_anything_is_waited_for(service: Any, http: Any, epoch: str) -> None:
+    """A token without them learns nothing of how far the service is."""
+    narrow = service.client(await service.mint("other@*:read"))
+    for path in (CONFIG, f"{CONFIG}/formatted"):
+        response = await narrow.get(path, headers={"X-Config-Min-Revision": f"{epoch}-99"})
+        assert response.status_code == 403
+
+
+async def watch(service: Any, minted: Any, body: bytes, *headers: tuple[bytes, bytes], method: str = "POST") -> Any:
+    """Open a state-first stream of a service that is stopping as soon as it is open: the answer then has an end."""
+    token = () if minted is None else ((b"x-service-token", minted.secret.encode()),)
+    asyncio.get_running_loop().call_later(0.05, service.app.end_streams)
+    message = {"type": "http.request", "body": body, "more_body": False}
+    return await service.raw(STATES.encode(), method=method, headers=(*token, *headers), body=(message,), keep=True)
+
+
+async def test_a_state_first_watch_says_where_it_begins(service: Any, http: Any, reader: Any, epoch: str) -> None:
+    """Its headers: heartbeat, position, the environment that counts where none is named; and nothing may be stored."""
+    answer = await watch(service, reader, b'[{"name": "orders"}]')
+    assert answer.status == 200
+    assert answer.headers == {
+        "content-type": "text/event-stream",
+        "cache-control": "no-store",
+        "x-accel-buffering": "no",
+        "x-config-heartbeat": "15",
+        "x-config-epoch": epoch,
+        "x-config-revision": "3",
+        "x-config-environment": "default",
+    }
+    assert answer.body.startswith(b":\nevent: config_state\ndata: {")
+    assert answer.body.endswith(b'event: synced\ndata: {"epoch":"%s","revision":3}\n\n' % epoch.encode())
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "error"),
+    [
+        (b"", (), 400, "invalid_request"),
+        (b"[]", (), 400, "invalid_request"),
+        (b'[{"name": "../x"}]', (), 400, "invalid_request"),
+        (b'[{"name": "orders", "epoch": "e"}]', (), 400, "invalid_request"),
+        (b'[{"name": "orders"}]', ((b"x-config-key-ids", b"?"),), 400, "invalid_request"),
+        (b" " * (4 * 1024 * 1024 + 1), (), 413, "document_too_large"),
+        (b"[]", ((b"content-length", b"99999999"),), 413, "document_too_large"),
+    ],
+)
+async def test_a_malformed_state_first_watch_is_refused(
+    service: Any, reader: Any, body: bytes, headers: tuple[tuple[bytes, bytes], ...], status: int, error: str
+) -> None:
+    """In the shape of every error; no stream is left."""
+    answer = await watch(service, reader, body, *headers)
+    assert answer.status == status
+    assert answer.json()["error"]["code"] == error
+    assert len(service.app._hub) == 0
+
+
+async def test_a_state_first_watch_needs_a_token_and_a_post(service: Any, reader: Any) -> None:
+    """401 without one, whatever the body; every other method is told which one there is."""
+    answer = await watch(service, None, b"not even JSON")
+    assert answer.status == 401
+    client = service.client(reader)
+    for method in ("GET", "PUT", "DELETE", "HEAD", "OPTIONS"):
+        response = await client.request(method, STATES)
+        assert response.status_code == 405
+        assert response.headers["allow"] == "POST"
+    assert (await client.post(f"{STATES}/")).status_code == 404
+    assert (await client.post(CONFIG)).headers["allow"] == "GET, HEAD"
+
+
+async def test_a_state_first_watch_ahead_of_the_service_is_told_to_come_back(
+    service: Any, reader: Any, epoch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 with Retry-After and no stream."""
+    monkeypatch.setattr("config_service.delivery.reaching.PATIENCE", 0.02)
+    body = b'[{"name": "orders", "epoch": "%s", "revision": 99}]' % epoch.encode()
+    message = {"type": "http.request", "body": body, "more_body": False}
+    headers = ((b"x-service-token", reader.secret.encode()),)
+    answer = await service.raw(STATES.encode(), method="POST", headers=headers, body=(message,))
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["error"]["code"] == "unavailable"

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from config_service.api import streams
-from config_service.api.streams import TRANSPORT_EXTENSION, EventStream
-from config_service.delivery.subscription import End, Subscription
+from config_service.api.answers import STATUS_NOTED
+from config_service.api.streams import TAKE_OVER_EXTENSION, EventStream, reader_of, stream
+from config_service.delivery.direct import DirectReader
+from config_service.delivery.subscription import End, QueuedReader
 
 pytestmark = pytest.mark.anyio
 
@@ -17,22 +19,14 @@ pytestmark = pytest.mark.anyio
 class Server:
     """A server of one connection: its reader may stop reading, and may go away."""
 
-    def __init__(self, *, with_transport: bool = True) -> None:
+    def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
         self.reads = asyncio.Event()
         self.reads.set()
         self.gone = asyncio.Event()
         self.blocked = asyncio.Event()
-        self.aborted = False
-        self.scope: dict[str, Any] = {"extensions": {TRANSPORT_EXTENSION: self}} if with_transport else {}
         self.asked = 0
         self.written = asyncio.Event()
-
-    def abort(self) -> None:
-        """As a transport's: the connection is lost at once."""
-        self.aborted = True
-        self.gone.set()
-        self.reads.set()
 
     async def receive(self) -> dict[str, Any]:
         self.asked += 1
@@ -65,15 +59,15 @@ class Server:
                 await self.written.wait()
 
 
-def start(server: Server, subscription: Subscription) -> asyncio.Task[None]:
-    stream = EventStream(subscription, server.scope, server.receive, server.send)
-    return asyncio.create_task(stream.run([(b"content-type", b"text/event-stream")]))
+def start(server: Server, subscription: QueuedReader) -> asyncio.Task[None]:
+    opened = EventStream(subscription, server.receive, server.send)
+    return asyncio.create_task(opened.run([(b"content-type", b"text/event-stream")]))
 
 
 @pytest.fixture
-async def subscription(service: Any) -> Subscription:
+async def subscription(service: Any) -> QueuedReader:
     await service.publish("orders")
-    subscribed: Subscription = service.operations.subscribe(service.admin.token, "orders")
+    subscribed: QueuedReader = service.operations.subscribe(service.admin.token, "orders")
     return subscribed
 
 
@@ -82,7 +76,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "_GRACE", 0.02)
 
 
-async def test_headers_and_a_first_byte_come_at_once(subscription: Subscription) -> None:
+async def test_headers_and_a_first_byte_come_at_once(subscription: QueuedReader) -> None:
     """Before anything happens; then frames as they come."""
     server = Server()
     running = start(server, subscription)
@@ -95,7 +89,7 @@ async def test_headers_and_a_first_byte_come_at_once(subscription: Subscription)
 
 
 @pytest.mark.parametrize("why", [End.SHUTDOWN, End.REVOKED, End.EXPIRED])
-async def test_an_end_that_is_meant_ends_the_body_in_good_order(subscription: Subscription, why: End) -> None:
+async def test_an_end_that_is_meant_ends_the_body_in_good_order(subscription: QueuedReader, why: End) -> None:
     """The reader sees the end of the stream and not a broken connection."""
     server = Server()
     running = start(server, subscription)
@@ -103,10 +97,9 @@ async def test_an_end_that_is_meant_ends_the_body_in_good_order(subscription: Su
     subscription.end(why)
     await running
     assert server.complete
-    assert not server.aborted
 
 
-async def test_a_reader_that_goes_away_ends_its_subscription(service: Any, subscription: Subscription) -> None:
+async def test_a_reader_that_goes_away_ends_its_subscription(service: Any, subscription: QueuedReader) -> None:
     """Nothing is left in the hub."""
     server = Server()
     running = start(server, subscription)
@@ -118,10 +111,9 @@ async def test_a_reader_that_goes_away_ends_its_subscription(service: Any, subsc
     assert len(service.app._hub) == 0
 
 
-@pytest.mark.parametrize("with_transport", [True, False])
-async def test_a_slow_reader_is_cut_while_the_writer_waits(subscription: Subscription, with_transport: bool) -> None:
-    """Its connection is aborted; where the server gives no transport, the writer at least ends."""
-    server = Server(with_transport=with_transport)
+async def test_a_slow_reader_is_cut_while_the_writer_waits(subscription: QueuedReader) -> None:
+    """The writer ends, and the answer is not completed, so that nobody takes it for whole."""
+    server = Server()
     running = start(server, subscription)
     await server.until(b":\n")
     server.reads.clear()
@@ -131,14 +123,13 @@ async def test_a_slow_reader_is_cut_while_the_writer_waits(subscription: Subscri
         subscription.offer(b"<more>")
     assert subscription.ended is End.OVERFLOW
     await asyncio.wait_for(running, 5)
-    assert server.aborted is with_transport
     assert b"<more>" not in server.body
+    assert not server.complete
 
 
-@pytest.mark.parametrize("with_transport", [True, False])
-async def test_a_stuck_reader_does_not_hold_up_an_end(subscription: Subscription, with_transport: bool) -> None:
-    """After a short grace the connection is aborted."""
-    server = Server(with_transport=with_transport)
+async def test_a_stuck_reader_does_not_hold_up_an_end(subscription: QueuedReader) -> None:
+    """After a short grace the writer is cancelled."""
+    server = Server()
     running = start(server, subscription)
     await server.until(b":\n")
     server.reads.clear()
@@ -146,10 +137,10 @@ async def test_a_stuck_reader_does_not_hold_up_an_end(subscription: Subscription
     await server.blocked.wait()
     subscription.end(End.SHUTDOWN)
     await asyncio.wait_for(running, 5)
-    assert server.aborted is with_transport
+    assert not server.complete
 
 
-async def test_a_cancelled_stream_is_cancelled(subscription: Subscription) -> None:
+async def test_a_cancelled_stream_is_cancelled(subscription: QueuedReader) -> None:
     """A cancellation from outside is not swallowed, and the subscription ends."""
     server = Server()
     running = start(server, subscription)
@@ -160,21 +151,41 @@ async def test_a_cancelled_stream_is_cancelled(subscription: Subscription) -> No
     assert subscription.ended is End.READER_GONE
 
 
-async def test_a_server_that_says_so_when_the_reader_has_gone(subscription: Subscription) -> None:
+async def test_a_server_that_says_so_when_the_reader_has_gone(subscription: QueuedReader) -> None:
     """An OSError of send is the end of the stream, and no failure."""
     server = Server()
 
     async def broken(_message: dict[str, Any]) -> None:
         raise OSError("client disconnected")
 
-    await EventStream(subscription, server.scope, server.receive, broken).run([])
+    await EventStream(subscription, server.receive, broken).run([])
     assert subscription.ended is End.READER_GONE
 
 
-async def test_a_subscription_that_has_ended_is_a_stream_that_ends(subscription: Subscription) -> None:
+async def test_a_subscription_that_has_ended_is_a_stream_that_ends(subscription: QueuedReader) -> None:
     """The token expired between subscribing and streaming."""
     subscription.end(End.EXPIRED)
     server = Server()
     await start(server, subscription)
     assert server.body == b":\n"
     assert server.complete
+
+
+async def test_what_makes_the_subscription_depends_on_the_server() -> None:
+    """Only a server that gives connections away gets readers that are written to directly."""
+    assert reader_of({"extensions": {TAKE_OVER_EXTENSION: None}}) is DirectReader
+    for scope in ({}, {"extensions": None}, {"extensions": {}}):
+        assert reader_of(scope) is QueuedReader
+
+
+async def test_a_connection_that_is_lost_before_it_is_taken_over_leaves_nothing(service: Any) -> None:
+    """The subscription ends, and no status is noted for an answer that nobody got."""
+    await service.publish("orders")
+    subscribed = service.operations.subscribe(service.admin.token, "orders", reader=DirectReader)
+    server = Server()
+    scope: dict[str, Any] = {"extensions": {TAKE_OVER_EXTENSION: lambda _headers: None}}
+    await stream(subscribed, [], scope, server.receive, server.send)
+    assert subscribed.ended is End.READER_GONE
+    assert STATUS_NOTED not in scope
+    assert server.sent == []
+    assert len(service.app._hub) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,10 +14,10 @@ from config_client.protocol import Position
 from config_service.delivery.feed import Change, Feed
 from config_service.delivery.hub import Hub
 from config_service.delivery.running import Running
-from config_service.delivery.subscription import End, Interest, Subscription
+from config_service.delivery.subscription import End, NamedInterest, QueuedReader
 from config_service.domain.errors import StoreCorruptError, StoreError
 from config_service.domain.keys import ConfigKey
-from config_service.domain.records import ChangeKind, NewToken, NewVersion, Version
+from config_service.domain.records import ChangeKind, KeyRotation, NewToken, NewVersion, StoredKey, Version
 from config_service.domain.scopes import SERVICE_SCOPES
 from config_service.security.at_rest import Vault
 from config_service.security.tokens import Token, TokenRegistry, hash_secret
@@ -43,14 +44,23 @@ class Memory:
 
     async def commit_token(self, secret: str = "cst_x") -> Change:
         digest = hash_secret(secret)
-        keys = (VAULT.seal_token_key(b"k" * 32, digest),)
+        keys = (StoredKey(VAULT.seal_token_key(b"k" * 32, digest)),)
         stored, entry = await self.store.commit_token(
             NewToken("t", digest, keys, "default", SERVICE_SCOPES, 0, self.clock())
         )
         return Change(entry, token=stored)
 
-    def subscribe(self, token: Token) -> Subscription:
-        return self.hub.subscribe(Interest(token, "orders", "main"))
+    async def rotate(self, token_id: int, key: bytes, overlap: timedelta) -> Change:
+        stored = await self.store.token(token_id)
+        older = tuple(StoredKey(one.sealed, self.clock() + overlap) for one in stored.keys)
+        newest = StoredKey(VAULT.seal_token_key(key, stored.secret_hash))
+        rotated, entry = await self.store.rotate_token_keys(
+            KeyRotation(token_id, stored.keys, (newest, *older), 1, self.clock())
+        )
+        return Change(entry, token=rotated)
+
+    def subscribe(self, token: Token) -> QueuedReader:
+        return self.hub.subscribe(NamedInterest(token, "orders", "main"))
 
     def content(self, key: ConfigKey = ORDERS) -> bytes | None:
         document = self.running.get(key)
@@ -91,7 +101,7 @@ async def test_a_restart_remembers_what_can_be_replayed(memory: Memory, epoch: s
     await memory.feed.start()
     held = memory.tokens.get(token.id)
     assert held is not None
-    subscription = memory.hub.subscribe(Interest(held, "orders", "main"), f"{epoch}-1")
+    subscription = memory.hub.subscribe(NamedInterest(held, "orders", "main"), f"{epoch}-1")
     assert revisions(await subscription.next()) == [2, 3]
 
 
@@ -108,7 +118,7 @@ async def test_a_history_longer_than_the_replay_begins_at_its_floor(
     await memory.feed.start()
     held = memory.tokens.get(token.id)
     assert held is not None
-    interest = Interest(held, "orders", "main")
+    interest = NamedInterest(held, "orders", "main")
     assert revisions(await memory.hub.subscribe(interest, f"{epoch}-5").next()) == [6, 7, 8, 9, 10]
     assert memory.hub.subscribe(interest, f"{epoch}-4").replay.value == "reset"
 
@@ -185,6 +195,54 @@ async def test_a_revocation_ends_streams(memory: Memory) -> None:
     await memory.store.revoke_token(1, 0, memory.clock())
     await memory.feed.catch_up()
     assert subscription.ended is End.REVOKED
+
+
+@pytest.mark.parametrize("way", ["offer", "log", "restart"])
+async def test_a_rotation_takes_effect_whichever_way_it_arrives(memory: Memory, way: str) -> None:
+    """Offered here, made elsewhere and read from the log, or loaded: the token has its keys and their ends."""
+    hour = timedelta(hours=1)
+    if way != "restart":
+        await memory.feed.start()
+    created = await memory.commit_token()
+    if way == "offer":
+        await memory.feed.offer(created)
+    rotated = await memory.rotate(1, b"n" * 32, hour)
+    if way == "offer":
+        await memory.feed.offer(rotated)
+    elif way == "log":
+        await memory.feed.catch_up()
+    else:
+        await memory.feed.start()
+    token = memory.tokens.authenticate("cst_x", memory.clock())
+    assert token.keys == (b"n" * 32, b"k" * 32)
+    assert token.retirements == (None, memory.clock() + hour)
+    assert memory.feed.position.revision == 2
+
+
+async def test_a_rotation_ends_no_stream_and_is_heard_of_by_none(memory: Memory) -> None:
+    """It moves the position, and the next change follows it."""
+    await memory.feed.start()
+    await memory.feed.offer(await memory.commit_token())
+    token = memory.tokens.get(1)
+    assert token is not None
+    subscription = memory.subscribe(token)
+    await memory.feed.offer(await memory.rotate(1, b"n" * 32, timedelta()))
+    await memory.feed.offer(Change.of_version(await memory.commit(0)))
+    assert subscription.ended is None
+    assert revisions(await subscription.next()) == [3]
+
+
+async def test_a_rotation_that_was_followed_by_a_revocation_leaves_no_key(memory: Memory) -> None:
+    """Read from the log when the token is revoked already: nothing is sealed for it in between."""
+    await memory.feed.start()
+    await memory.commit_token()
+    await memory.rotate(1, b"n" * 32, timedelta(hours=1))
+    await memory.store.revoke_token(1, 0, memory.clock())
+    await memory.feed.catch_up()
+    token = memory.tokens.get(1)
+    assert token is not None
+    assert token.keys == ()
+    assert memory.feed.position.revision == 3
 
 
 async def test_a_document_that_does_not_open_stops_the_start(memory: Memory) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from config_service.delivery.frames import HEARTBEAT, RESET
+from config_client.protocol import Position
+from config_service.delivery.frames import HEARTBEAT, reset_frame
 from config_service.delivery.hub import Hub
 from config_service.delivery.replay import ChangeFrame, History
-from config_service.delivery.subscription import End, Interest, Replay, Subscription
+from config_service.delivery.subscription import CHUNK_BYTES, End, NamedInterest, QueuedReader, Replay
 from config_service.domain.errors import UnavailableError
 from config_service.domain.keys import ConfigKey
 from config_service.domain.scopes import Scope
@@ -37,11 +38,11 @@ def hub(clock: Any, epoch: str) -> Hub:
     return made
 
 
-def interest(*scopes: str, name: str = "orders", environment: str | None = None, label: str = "main") -> Interest:
-    return Interest(token(*scopes), name, label, environment)
+def interest(*scopes: str, name: str = "orders", environment: str | None = None, label: str = "main") -> NamedInterest:
+    return NamedInterest(token(*scopes), name, label, environment)
 
 
-async def taken(subscription: Subscription) -> bytes | None:
+async def taken(subscription: QueuedReader) -> bytes | None:
     """Return what is waiting, or fail: nothing here may have to be waited for."""
     return await asyncio.wait_for(subscription.next(), 1)
 
@@ -64,7 +65,7 @@ async def test_a_change_reaches_those_who_are_interested(hub: Hub) -> None:
 
 async def test_nobody_hears_of_environments_that_the_token_may_not_read(hub: Hub) -> None:
     """The rights of each token are asked for every change, also when two tokens ask for the same."""
-    narrow, wide = hub.subscribe(interest("*@prod:read")), hub.subscribe(Interest(token(id=2), "orders", "main"))
+    narrow, wide = hub.subscribe(interest("*@prod:read")), hub.subscribe(NamedInterest(token(id=2), "orders", "main"))
     hub.publish(change(1, environment="test"))
     hub.publish(change(2, environment="prod"))
     assert await taken(narrow) == b"<2>"
@@ -150,7 +151,7 @@ async def test_heartbeats_come_by_themselves(clock: Any) -> None:
 
 async def test_revoking_ends_the_streams_of_that_token_only(hub: Hub) -> None:
     """Other tokens go on."""
-    revoked = hub.subscribe(Interest(token(id=2), "orders", "main"))
+    revoked = hub.subscribe(NamedInterest(token(id=2), "orders", "main"))
     other = hub.subscribe(interest())
     hub.publish(change(1))
     hub.end_token(2)
@@ -171,7 +172,7 @@ async def test_closing_ends_everything_and_takes_nothing_more(hub: Hub) -> None:
 
 async def test_a_stream_ends_when_its_token_expires(hub: Hub, clock: Any) -> None:
     """At the moment of expiry, without a further event."""
-    expiring = Interest(token(expires_at=clock.now + timedelta(milliseconds=5)), "orders", "main")
+    expiring = NamedInterest(token(expires_at=clock.now + timedelta(milliseconds=5)), "orders", "main")
     subscription = hub.subscribe(expiring)
     waiting = asyncio.create_task(subscription.next())
     await asyncio.sleep(0)
@@ -182,28 +183,34 @@ async def test_a_stream_ends_when_its_token_expires(hub: Hub, clock: Any) -> Non
 
 async def test_expiry_goes_by_the_clock_and_not_by_the_time_waited(hub: Hub, clock: Any) -> None:
     """While the clock stands still nothing expires, however often the timer fires; clocks can be set."""
-    subscription = hub.subscribe(Interest(token(expires_at=clock.now + timedelta(hours=1)), "orders", "main"))
+    subscription = hub.subscribe(NamedInterest(token(expires_at=clock.now + timedelta(hours=1)), "orders", "main"))
+    (audience,) = hub._audiences.values()
     for _ in range(3):
-        hub._check_expiry(subscription)
+        hub._check_expiry(audience)
         assert subscription.ended is None
     clock.advance(3600)
-    hub._check_expiry(subscription)
+    hub._check_expiry(audience)
     assert subscription.ended is End.EXPIRED
 
 
 async def test_a_token_that_has_expired_gets_no_stream(hub: Hub, clock: Any) -> None:
     """Expired between authentication and subscription counts as expired."""
-    subscription = hub.subscribe(Interest(token(expires_at=clock.now), "orders", "main"))
+    subscription = hub.subscribe(NamedInterest(token(expires_at=clock.now), "orders", "main"))
     assert subscription.ended is End.EXPIRED
     assert len(hub) == 0
 
 
 async def test_an_ended_stream_leaves_no_timer(hub: Hub, clock: Any) -> None:
     """Streams that come and go leave nothing behind."""
-    subscription = hub.subscribe(Interest(token(expires_at=clock.now + timedelta(hours=1)), "orders", "main"))
-    subscription.end(End.READER_GONE)
-    assert not hub._expiries
-    assert not hub._by_name
+    expiring = NamedInterest(token(expires_at=clock.now + timedelta(hours=1)), "orders", "main")
+    first, second = hub.subscribe(expiring), hub.subscribe(expiring)
+    (audience,) = hub._audiences.values()
+    first.end(End.READER_GONE)
+    assert audience.expiry is not None
+    second.end(End.READER_GONE)
+    assert audience.expiry is None
+    assert not hub._audiences
+    assert not hub._listening
 
 
 async def test_a_reader_that_comes_back_misses_nothing_and_hears_nothing_twice(hub: Hub, epoch: str) -> None:
@@ -214,8 +221,7 @@ async def test_a_reader_that_comes_back_misses_nothing_and_hears_nothing_twice(h
     subscription = hub.subscribe(interest(), f"{epoch}-1")
     hub.publish(change(5))
     assert subscription.replay is Replay.EXACT
-    assert await taken(subscription) == b"<2><3>"
-    assert await taken(subscription) == b"<5>"
+    assert await taken(subscription) == b"<2><3><5>"
 
 
 async def test_a_replay_holds_only_what_the_reader_may_see(hub: Hub, epoch: str) -> None:
@@ -233,9 +239,21 @@ async def test_a_position_that_is_not_known_is_a_reset(hub: Hub, epoch: str, las
     hub.publish(change(1))
     subscription = hub.subscribe(interest(), last.format(epoch=epoch))
     assert subscription.replay is Replay.RESET
-    assert await taken(subscription) == RESET
+    assert await taken(subscription) == reset_frame(Position(epoch, 1))
     hub.publish(change(2))
     assert await taken(subscription) == b"<2>"
+
+
+async def test_a_reader_that_was_reset_is_not_reset_again(hub: Hub, epoch: str) -> None:
+    """The reset names the present, also where that is a revision of a token; from there on a replay is exact."""
+    hub.publish(change(1))
+    hub.advance(2)
+    told = await taken(hub.subscribe(interest(), "another-history"))
+    last = (told or b"").decode().splitlines()[0].removeprefix("id: ")
+    hub.publish(change(3))
+    again = hub.subscribe(interest(), last)
+    assert again.replay is Replay.EXACT
+    assert await taken(again) == b"<3>"
 
 
 async def test_a_reader_without_a_last_event_is_promised_nothing(hub: Hub) -> None:
@@ -247,12 +265,14 @@ async def test_a_reader_without_a_last_event_is_promised_nothing(hub: Hub) -> No
 
 async def test_a_long_replay_does_not_overflow_and_comes_in_parts(hub: Hub, epoch: str) -> None:
     """The bound is on what happens while a reader is slow, not on what it has missed."""
+    told = b"".join(b"<%d>" % revision + b"." * 1000 for revision in range(1, 601))
     for revision in range(1, 601):
-        hub.publish(change(revision))
+        hub.publish(ChangeFrame(ConfigKey("orders"), revision, b"<%d>" % revision + b"." * 1000))
     subscription = hub.subscribe(interest(), f"{epoch}-0")
     hub.publish(change(601))
-    parts = []
-    while len(b"".join(parts).split(b">")) < 602:
+    parts: list[bytes] = []
+    while not (parts and parts[-1].endswith(b"<601>")):
         parts.append(await taken(subscription) or b"")
-    assert b"".join(parts) == b"".join(b"<%d>" % revision for revision in range(1, 602))
-    assert len(parts) == 4
+    assert b"".join(parts) == told + b"<601>"
+    assert len(parts) == 10
+    assert max(map(len, parts)) < CHUNK_BYTES + 2000

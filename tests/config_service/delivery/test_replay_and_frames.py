@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config_client.protocol import parse_change_event
-from config_service.delivery.frames import HEARTBEAT, RESET, change_frame
+from config_client.protocol import ConfigState, Position, Standing, parse_change_event
+from config_service.delivery.frames import HEARTBEAT, change_frame, reset_frame, state_frame, synced_frame
 from config_service.delivery.replay import ChangeFrame, History
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import ChangeKind, LogEntry
@@ -57,9 +57,19 @@ def test_a_heartbeat_has_no_blank_line() -> None:
     assert HEARTBEAT == b":\n"
 
 
-def test_a_reset_is_an_event_without_an_id() -> None:
-    """An id would claim a position that the reader does not have."""
-    assert RESET == b"event: reset\ndata: {}\n\n"
+def test_a_reset_has_the_present_as_its_id() -> None:
+    """Without an id, a reader would name its old position at each reconnect, and be reset again every time."""
+    assert reset_frame(Position(EPOCH, 17)) == b"id: %s-17\nevent: reset\ndata: {}\n\n" % EPOCH.encode()
+
+
+def test_a_state_is_an_event_without_an_id() -> None:
+    """Event name and data, each on one line; positions are kept per config, so the stream as a whole has none."""
+    state = ConfigState("orders", "prod", "team/next", Standing.MISSING)
+    data = b'{"config_name":"orders","environment":"prod","label":"team/next","state":"missing"}'
+    assert state_frame("config_state", state) == b"event: config_state\ndata: " + data + b"\n\n"
+    assert synced_frame(Position(EPOCH, 17)) == (
+        b'event: synced\ndata: {"epoch":"%s","revision":17}\n\n' % EPOCH.encode()
+    )
 
 
 def test_everything_since_a_revision_comes_in_order_and_by_name() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -15,13 +17,16 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import OperationalError
 
+from config_client.protocol import format_timestamp
 from config_service.domain.errors import StoreCorruptError, StoreError
+from config_service.domain.records import ChangeKind, LogEntry, StoredKey, StoredToken
 from config_service.store import migrations
 from config_service.store.schema import metadata
 from config_service.store.sql import SqlStore
 from config_service.store.sqlite import SqliteFile
-from config_service.testing import new_token, new_version
+from config_service.testing import check_laws, new_rotation, new_token, new_version
 
+NOON = datetime(2026, 2, 3, 12, tzinfo=timezone.utc)
 NEXT = """
 import sqlalchemy as sa
 from alembic import op
@@ -187,3 +192,87 @@ def test_a_new_migration_begins_from_the_template(database: SqliteFile, path: Pa
     assert (module["__doc__"], module["revision"], module["down_revision"]) == ("notes.", "0099", None)
     assert callable(module["upgrade"])
     assert callable(module["downgrade"])
+
+
+def told(path: Path) -> tuple[list[StoredToken], list[LogEntry]]:
+    """Return what the store tells of its tokens and of its log, its laws checked."""
+
+    async def scenario() -> tuple[list[StoredToken], list[LogEntry]]:
+        store = SqlStore(f"sqlite:///{path}")
+        await store.open()
+        try:
+            await check_laws(store)
+            return await store.tokens(), await store.log(0, 100)
+        finally:
+            await store.close()
+
+    return asyncio.run(scenario())
+
+
+def keys_of(connection: Connection) -> list[object]:
+    """Return what the column ``keys`` of every token spells."""
+    return [json.loads(keys) for keys in connection.execute(text("SELECT keys FROM tokens ORDER BY id")).scalars()]
+
+
+def test_keys_of_the_first_schema_never_retire_until_they_are_rotated(database: SqliteFile, path: Path) -> None:
+    """0002 keeps every key that 0001 kept, in its order; the store works on with them."""
+    with database.migrating() as connection:
+        migrations.upgrade(connection, "0001")
+        connection.execute(text("INSERT INTO history VALUES (1, '0123456789ab0123456789ab', 3, 3, NULL)"))
+        for number, keys in enumerate((["00ff", "ab"], [], ["cd"]), start=1):
+            connection.execute(
+                text("INSERT INTO tokens VALUES (:id, 'old', x'01', :keys, 'default', '[]', 0, :at, NULL, NULL)"),
+                {"id": number, "keys": json.dumps(keys), "at": format_timestamp(NOON)},
+            )
+            connection.execute(
+                text("INSERT INTO log VALUES (:id, 'token_created', 0, :at, NULL, NULL, NULL, NULL, :id)"),
+                {"id": number, "at": format_timestamp(NOON)},
+            )
+        assert not migrations.is_current(connection)
+    tokens, log = told(path)
+    assert [token.keys for token in tokens] == [
+        (StoredKey(b"\x00\xff"), StoredKey(b"\xab")),
+        (),
+        (StoredKey(b"\xcd"),),
+    ]
+    assert [entry.kind for entry in log] == [ChangeKind.TOKEN_CREATED] * 3
+
+
+def rotate_twice(path: Path) -> None:
+    """Create two tokens, and rotate the key of the first one twice: a key that retires, and one that has."""
+
+    async def scenario() -> None:
+        store = SqlStore(f"sqlite:///{path}")
+        await store.open()
+        first, _ = await store.commit_token(new_token("first"))
+        await store.commit_token(new_token("second"))
+        for key in (b"second key", b"third key"):
+            made = await store.rotate_token_keys(new_rotation(first, key))
+            assert made is not None
+            first = made[0]
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_down_to_the_first_schema_keeps_the_keys_that_never_retire(database: SqliteFile, path: Path) -> None:
+    """An older service would never let a key end; and it reads the log, in which a rotation is a second creation."""
+    rotate_twice(path)
+    with database.migrating() as connection:
+        migrations.downgrade(connection, "0001")
+        assert keys_of(connection) == [[b"third key".hex()], [b"sealed key".hex()]]
+        kinds = connection.execute(text("SELECT kind FROM log ORDER BY revision")).scalars()
+        assert list(kinds) == ["token_created"] * 4
+
+
+def test_down_and_up_again_keeps_tokens_and_their_log(database: SqliteFile, path: Path) -> None:
+    """Every revision is told as before; only the keys that were to retire are gone."""
+    rotate_twice(path)
+    tokens, log = told(path)
+    with database.migrating() as connection:
+        migrations.downgrade(connection, "0001")
+        migrations.upgrade(connection)
+    tokens_again, log_again = told(path)
+    assert log_again == log
+    assert [token.keys for token in tokens_again] == [token.keys[:1] for token in tokens]
+    assert [entry.kind for entry in log][2:] == [ChangeKind.TOKEN_REKEYED] * 2

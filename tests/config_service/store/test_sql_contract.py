@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -14,10 +15,19 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from config_service.domain.keys import ConfigKey
-from config_service.domain.records import LogEntry, NewToken, NewVersion, StoredToken, Version
-from config_service.store.protocol import ConfigStore, VersionConflictError
+from config_service.domain.records import (
+    KeyRotation,
+    LogEntry,
+    NewToken,
+    NewVersion,
+    StoredKey,
+    StoredToken,
+    Version,
+    VersionInfo,
+)
+from config_service.store.protocol import ConfigStore, KeyConflictError, VersionConflictError
 from config_service.store.sql import SqlStore
-from config_service.testing import StoreContract
+from config_service.testing import StoreContract, new_version
 
 
 class Turnstile:
@@ -114,7 +124,7 @@ class HidesTombstones(SqlStore):
 class IgnoresCase(SqlStore):
     """Takes keys that differ in case for the same."""
 
-    async def versions(self, key: ConfigKey) -> list[Version]:
+    async def versions(self, key: ConfigKey) -> list[VersionInfo]:
         return await super().versions(ConfigKey(key.name.lower(), key.environment.lower(), key.label.lower()))
 
 
@@ -138,6 +148,53 @@ class ForgetsKeys(SqlStore):
 
     async def commit_token(self, token: NewToken) -> tuple[StoredToken, LogEntry]:
         return await super().commit_token(replace(token, keys=token.keys[:1]))
+
+
+class LosesKeys(SqlStore):
+    """Lets the last rotation win."""
+
+    async def rotate_token_keys(self, rotation: KeyRotation) -> tuple[StoredToken, LogEntry] | None:
+        while True:
+            try:
+                return await super().rotate_token_keys(rotation)
+            except KeyConflictError:
+                held = await self.token(rotation.token_id)
+                rotation = replace(rotation, base=held.keys if held else ())
+
+
+class NeverRetires(SqlStore):
+    """Forgets when a key is to end."""
+
+    async def rotate_token_keys(self, rotation: KeyRotation) -> tuple[StoredToken, LogEntry] | None:
+        return await super().rotate_token_keys(
+            replace(rotation, keys=tuple(StoredKey(key.sealed) for key in rotation.keys))
+        )
+
+
+class RevivesTokens(SqlStore):
+    """Takes a rotation of any token for one of the first."""
+
+    async def rotate_token_keys(self, rotation: KeyRotation) -> tuple[StoredToken, LogEntry] | None:
+        return await super().rotate_token_keys(rotation) or ((await self.tokens())[0], (await self.log(0, 1))[0])
+
+
+class HidesRotations(SqlStore):
+    """Changes the keys, and tells nobody."""
+
+    async def log(self, after: int, limit: int) -> list[LogEntry]:
+        return [entry for entry in await super().log(after, limit) if entry.kind.value != "token_rekeyed"]
+
+
+class MistakesEmptyForDeleted(SqlStore):
+    """Takes a document without bytes for a deletion in its histories."""
+
+    async def versions(self, key: ConfigKey) -> list[VersionInfo]:
+        told = await super().versions(key)
+        return [replace(one, deleted=not (await self._document(one))) for one in told]
+
+    async def _document(self, one: VersionInfo) -> bytes | None:
+        version = await self.version(one.key, one.version)
+        return version.document if version else None
 
 
 class ChecksAnything(SqlStore):
@@ -182,6 +239,12 @@ class Overtakes(SqlStore):
         (ReordersTheLog, "test_a_follower_of_the_log_misses_nothing_that_concurrent_writers_do"),
         (RevokesAgain, "test_a_token_is_revoked_once"),
         (ForgetsKeys, "test_tokens_are_kept_whole_and_numbered_from_1"),
+        (LosesKeys, "test_of_rotations_at_once_none_loses_the_key_of_another"),
+        (LosesKeys, "test_a_rotation_on_other_keys_is_refused_and_changes_nothing"),
+        (NeverRetires, "test_a_rotation_puts_other_keys_in_place_and_takes_a_revision"),
+        (RevivesTokens, "test_only_a_token_that_is_not_revoked_gets_other_keys"),
+        (HidesRotations, "test_a_rotation_may_drop_every_older_key"),
+        (MistakesEmptyForDeleted, "test_a_history_tells_every_version_without_its_document"),
         (ChecksAnything, "test_the_first_check_value_stays"),
         (Overtakes, "test_commit_order_is_revision_order_with_a_stalled_writer"),
     ],
@@ -194,6 +257,29 @@ def test_a_store_that_breaks_a_law_fails_the_suite(broken: type[SqlStore], law: 
 
     with pytest.raises((AssertionError, VersionConflictError, pytest.fail.Exception)):
         getattr(Contract(), law)(tmp_path)
+
+
+def test_a_history_of_large_documents_loads_none_of_them(tmp_path: Path) -> None:
+    """Telling eight versions of a mebibyte each takes less memory than a single one of their documents."""
+    size = 2**20
+
+    async def scenario() -> int:
+        store = SqlStore(f"sqlite:///{tmp_path}/store.db")
+        await store.open()
+        try:
+            for base in range(8):
+                await store.commit_version(new_version(base=base, document=bytes([base]) * size))
+            await store.versions(ConfigKey("unknown"))
+            tracemalloc.start()
+            try:
+                assert len(await store.versions(ConfigKey("orders"))) == 8
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+        finally:
+            await store.close()
+
+    assert asyncio.run(scenario()) < size
 
 
 def test_a_suite_that_is_given_no_store_says_what_is_missing(tmp_path: Path) -> None:

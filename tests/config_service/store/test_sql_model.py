@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from sqlalchemy import RowMapping
 
 from config_service.domain.keys import ConfigKey
-from config_service.domain.records import ChangeKind, LogEntry, NewToken, StoredToken, Version
+from config_service.domain.records import ChangeKind, KeyRotation, LogEntry, NewToken, StoredKey, StoredToken, Version
 from config_service.domain.scopes import Right, Scope
 from config_service.store import rows
-from config_service.store.protocol import VersionConflictError
+from config_service.store.protocol import KeyConflictError, VersionConflictError
 from config_service.store.sql import SqlStore
-from config_service.testing import check_laws, new_version
+from config_service.testing import check_laws, new_rotation, new_version
 
 KEYS = (ConfigKey("orders"), ConfigKey("orders", "prod"), ConfigKey("ORDERS"))
 NOON = datetime(2026, 2, 3, 12, tzinfo=timezone.utc)
@@ -84,6 +84,25 @@ def revoke(token_id: int) -> Step:
     return step
 
 
+def rotate(token_id: int, key: bytes, retires_at: datetime) -> Step:
+    async def step(store: SqlStore, model: Model) -> None:
+        place = token_id - 1
+        if not 0 <= place < len(model.tokens) or model.tokens[place].revoked_at:
+            assert await store.rotate_token_keys(KeyRotation(token_id, (), (), 7, NOON)) is None
+            return
+        rotation = new_rotation(model.tokens[place], key, retires_at, NOON)
+        rotated = replace(model.tokens[place], keys=rotation.keys)
+        entry = LogEntry(model.next, ChangeKind.TOKEN_REKEYED, 7, NOON, token_id=token_id)
+        assert await store.rotate_token_keys(rotation) == (rotated, entry)
+        if rotation.base != rotation.keys:
+            with pytest.raises(KeyConflictError):
+                await store.rotate_token_keys(rotation)
+        model.tokens[place] = rotated
+        model.log.append(entry)
+
+    return step
+
+
 async def reopen(store: SqlStore, _model: Model) -> None:
     await store.close()
     await store.open()
@@ -101,11 +120,12 @@ words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 keys = st.builds(ConfigKey, words, words, words)
 globs = st.from_regex(r"[A-Za-z0-9._*?-]{1,12}", fullmatch=True)
 scopes = st.builds(Scope, globs, globs, st.frozensets(st.sampled_from(Right), min_size=1))
+sealed_keys = st.builds(StoredKey, st.binary(max_size=40), st.none() | moments)
 tokens = st.builds(
     NewToken,
     name=words,
     secret_hash=st.binary(min_size=32, max_size=32),
-    keys=st.lists(st.binary(max_size=40), max_size=3).map(tuple),
+    keys=st.lists(sealed_keys, max_size=3).map(tuple),
     default_environment=words,
     scopes=st.lists(scopes, max_size=3).map(tuple),
     created_by=st.just(7),
@@ -115,6 +135,7 @@ tokens = st.builds(
 steps = st.one_of(
     st.builds(publish, st.sampled_from(KEYS), st.sampled_from((-1, 0, 0, 0, 1)), st.none() | st.binary(max_size=50)),
     st.builds(create_token, tokens),
+    st.builds(rotate, st.integers(-1, 4), st.binary(max_size=40), moments),
     st.builds(revoke, st.integers(-1, 4)),
     st.just(reopen),
 )
@@ -123,7 +144,7 @@ steps = st.one_of(
 @given(sequence=st.lists(steps, max_size=20))
 @settings(max_examples=30, deadline=None)
 def test_a_store_tells_what_a_model_tells(sequence: list[Step], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whatever is published, deleted, created, revoked and reopened, in any order, on right bases and wrong ones."""
+    """Whatever is published, deleted, created, rekeyed, revoked and reopened in any order, on right and wrong bases."""
 
     async def scenario(directory: Path) -> None:
         store, model = SqlStore(f"sqlite:///{directory}/store.db"), Model()
@@ -133,7 +154,7 @@ def test_a_store_tells_what_a_model_tells(sequence: list[Step], tmp_path_factory
         assert await store.log(0, 1_000) == model.log
         assert await store.tokens() == model.tokens
         for key in KEYS:
-            assert await store.versions(key) == model.versions.get(key, [])
+            assert await store.versions(key) == [version.info for version in model.versions.get(key, [])]
         await check_laws(store)
         await store.close()
 

@@ -23,19 +23,23 @@ from config_service.domain.errors import (
     StoreLockedError,
 )
 from config_service.domain.keys import ConfigKey
+from config_service.domain.records import StoredKey
 from config_service.domain.scopes import Scope
+from config_service.store import rows
 from config_service.store.sql import SqlStore
 from config_service.store.sqlite import SqliteFile
-from config_service.testing import check_laws, new_token, new_version
+from config_service.testing import check_laws, new_rotation, new_token, new_version
 
 CANARY = "canary-7f3a9c"
 SECRET_VERSION = new_version(document=CANARY.encode())
 SECRET_TOKEN = replace(
-    new_token(CANARY, keys=(CANARY.encode(),), scopes=(Scope.parse(f"{CANARY}@*:read"),)), secret_hash=CANARY.encode()
+    new_token(CANARY, keys=(StoredKey(CANARY.encode()),), scopes=(Scope.parse(f"{CANARY}@*:read"),)),
+    secret_hash=CANARY.encode(),
 )
+SECRET_ROTATION = new_rotation(rows.committed_token(SECRET_TOKEN, 1), CANARY.encode())
 
 
-def run_on(path: Path, scenario: Callable[[SqlStore], Coroutine[object, object, None]]) -> None:
+def run_on(path: Path, scenario: Callable[[SqlStore], Coroutine[object, object, object]]) -> None:
     """Run ``scenario`` on an open store in ``path``, and check the laws after it."""
 
     async def run() -> None:
@@ -105,6 +109,30 @@ def test_a_refused_statement_tells_nothing_of_what_it_would_have_kept(
 
     run_on(path, scenario)
     assert CANARY not in caplog.text
+
+
+@pytest.mark.parametrize("table", ["log", "tokens"])
+def test_a_refused_rotation_changes_no_key_and_tells_none(
+    table: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Keys, revision and log entry of a rotation are one transaction: when one is refused, nothing has happened."""
+    caplog.set_level(logging.DEBUG)
+    path = tmp_path / "store.db"
+    run_on(path, lambda store: store.commit_token(SECRET_TOKEN))
+    change = {"log": "INSERT", "tokens": "UPDATE"}[table]
+    with alone(path) as connection:
+        connection.execute(f"CREATE TRIGGER stop BEFORE {change} ON {table} BEGIN SELECT RAISE(ABORT, '{CANARY}'); END")
+
+    async def scenario(store: SqlStore) -> None:
+        before = await store.tokens()
+        with pytest.raises(StoreError, match="SQLITE_CONSTRAINT") as failure:
+            await store.rotate_token_keys(SECRET_ROTATION)
+        assert CANARY not in all_that_is_told(failure.value)
+        assert await store.tokens() == before
+        assert (await store.position()).revision == 1
+
+    run_on(path, scenario)
+    assert CANARY not in caplog.text + repr(SECRET_ROTATION)
 
 
 def test_a_commit_that_fails_at_its_last_step_leaves_the_store_usable(tmp_path: Path) -> None:
@@ -225,6 +253,11 @@ def test_text_that_no_database_keeps_is_a_typed_error(tmp_path: Path) -> None:
         ("UPDATE log SET timestamp = x'00'", lambda store: store.log(0, 10)),
         ("UPDATE tokens SET keys = '[\"zz\"]'", lambda store: store.tokens()),
         ("UPDATE tokens SET keys = '['", lambda store: store.tokens()),
+        ('UPDATE tokens SET keys = \'[{"sealed": "zz", "retires_at": null}]\'', lambda store: store.token(1)),
+        ('UPDATE tokens SET keys = \'[{"sealed": "00"}]\'', lambda store: store.token(1)),
+        ('UPDATE tokens SET keys = \'[{"sealed": "00", "retires_at": "noon"}]\'', lambda store: store.token(1)),
+        ('UPDATE tokens SET keys = \'{"sealed": "00"}\'', lambda store: store.tokens()),
+        ("UPDATE tokens SET keys = '[]]'", lambda store: store.rotate_token_keys(SECRET_ROTATION)),
         ("UPDATE tokens SET scopes = '[\"everything\"]'", lambda store: store.tokens()),
         ("UPDATE tokens SET scopes = '7'", lambda store: store.tokens()),
         ("UPDATE tokens SET created_at = '0000-99-99'", lambda store: store.tokens()),
