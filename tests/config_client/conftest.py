@@ -37,7 +37,7 @@ Handler = Callable[["Connection", "Request"], None]
 
 @dataclass
 class Request:
-    """One request as the service read it. ``route``: list, config, formatted or watch."""
+    """One request as the service read it. ``route``: list, config, formatted or watch; states, which it does not have."""
 
     route: str
     name: str
@@ -298,7 +298,7 @@ class ForeignService:
         if request.route == "watch":
             return self._stream(connection, request)
         with self._changed:
-            raw = self._documents.get(request.name)
+            raw = None if request.route == "states" else self._documents.get(request.name)
         if raw is None:
             return connection.answer(404, b'{"error":{"code":"not_found","message":"no"}}')
         if request.route == "formatted":
@@ -329,20 +329,28 @@ class ForeignService:
 
 
 def _read_request(sock: socket.socket) -> Request | None:
-    """Read the head of a request; the SDK sends no bodies and waits for each answer."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        data = sock.recv(65536)
-        if not data:
+    """Read a request; the SDK waits for each answer, so whatever comes belongs to this one."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        received = sock.recv(65536)
+        if not received:
             return None
-        head += data
+        data += received
+    head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
-    start = first.split(" ")
+    method, target = first.split(" ")[:2]
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
-    url = urlsplit(start[1])
+    while len(body) < int(headers.get("content-length", 0)):
+        received = sock.recv(65536)
+        if not received:
+            return None
+        body += received
+    url = urlsplit(target)
+    query = {name: values[0] for name, values in parse_qs(url.query).items()}
+    if method == "POST":
+        return Request("states", "", query, headers)
     parts = url.path.removeprefix(PREFIX).strip("/").split("/")
     route = "list" if not parts[0] else parts[1] if len(parts) > 1 else "config"
-    query = {name: values[0] for name, values in parse_qs(url.query).items()}
     return Request(route, parts[0], query, headers)
 
 

@@ -435,6 +435,96 @@ def test_a_field_that_json_cannot_fill_may_stay_out_of_init() -> None:
     assert decode(b'{"host":"a"}', WithCache).cache == {}
 
 
+@pytest.mark.parametrize(
+    ("annotation", "fragment"),
+    [
+        (timedelta, "Defaulted.value: no JSON value becomes timedelta"),
+        (Optional[Callable[[int], str]], "Callable"),
+        (list[bytes], "bytes"),
+        (dict[int, str], "keys of a JSON object are text"),
+        (Literal[b"x"], "Literal[b'x']"),
+        ("Fraction", "the annotation 'Fraction' of Defaulted.value cannot be resolved"),
+        (holder(bytes), "Holder.value: no JSON value becomes bytes"),
+    ],
+    ids=lambda part: str(part)[:40],
+)
+def test_a_defaulted_field_that_json_cannot_fill_must_only_stay_out_of_the_document(
+    annotation: object, fragment: str
+) -> None:
+    """The class is usable with the default; a document that sets the field is refused by its name and the reason."""
+    defaulted = make_dataclass("Defaulted", [("host", str), ("value", annotation, field(default=None))])
+    assert decode(b'{"host":"a"}', defaulted) == defaulted("a")
+    for given_value in (b"null", b"1", f'"{CANARY}"'.encode()):
+        with pytest.raises(UnmarshalError) as caught:
+            decode(b'{"host":"a","value":' + given_value + b"}", defaulted)
+        message = str(caught.value)
+        assert message.startswith("Dataclass construction failed for Defaulted: /value: ")
+        assert fragment in message
+        assert "leave this field out of the document" in message
+        assert CANARY not in message
+
+
+def test_a_key_that_a_typed_dict_does_not_require_is_treated_like_a_defaulted_field() -> None:
+    """Both may stay out, so both refuse only the documents that set them."""
+
+    class Partly(typing.TypedDict, total=False):
+        host: str
+        window: timedelta
+
+    assert decode(b'{"host":"a"}', Partly) == {"host": "a"}
+    with pytest.raises(UnmarshalError, match=r"/window: Partly\.window: no JSON value becomes timedelta"):
+        decode(b'{"window":"1h"}', Partly)
+
+
+@dataclass
+class Broken:
+    """Cannot be filled, and is reached on two ways: by a field with a default, and through a class that needs it."""
+
+    through: Optional["Through"]  # noqa: UP037 - defined below
+    token: bytes
+
+
+@dataclass
+class Through:
+    """Refers back to the class that cannot be filled."""
+
+    broken: list[Broken]
+
+
+@dataclass
+class Around:
+    """Leaves the broken class out, but needs one that contains it."""
+
+    broken: Optional[Broken] = None
+    through: Optional[Through] = None
+
+
+@dataclass
+class Needing:
+    """Like Around, with the second way required."""
+
+    through: Through
+    broken: Optional[Broken] = None
+
+
+@dataclass
+class NeedingLast:
+    """The broken class is met first, inside a field that may stay out."""
+
+    broken: Optional[Broken] = field(default=None, kw_only=True)
+    through: Through = field(kw_only=True)
+
+
+def test_a_class_that_cannot_be_filled_leaves_nothing_half_compiled_behind() -> None:
+    """Whichever way it is met first, every other way to it is refused for its own reason, not by an accident."""
+    assert decode(b"{}", Around) == Around()
+    for name in ("broken", "through"):
+        with pytest.raises(UnmarshalError, match=r"Broken\.token: no JSON value becomes bytes"):
+            decode(json.dumps({name: {"broken": [{}]}}).encode(), Around)
+    for target in (Needing, NeedingLast):
+        assert "Broken.token: no JSON value becomes bytes" in unsupported(target)
+
+
 def test_a_class_that_cannot_be_read_is_unsupported() -> None:
     """Whatever a foreign class raises when it is looked at, the error is ours and silent about its text."""
 

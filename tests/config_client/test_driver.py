@@ -29,7 +29,7 @@ from config_client import (
     UnmarshalError,
 )
 from config_client import _driver as driver_module
-from config_client._driver import MAX_HEARTBEAT
+from config_client._streams import MAX_HEARTBEAT
 from config_client._sse import SSEDecoder
 from config_client.transport import Transport
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from config_client import _environment
-from config_client._environment import base_url
+from config_client._hosts import base_url
 from config_client.errors import ConfigClientError, ConnectionError  # noqa: A004 - this package's
 from config_client.transport import Transport
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import itertools
 import os
 import socket
 import ssl
@@ -27,15 +28,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from config_client import _network
+from config_client._deadline import within
 from config_client._interrupt import Interrupt
 from config_client._network import InterruptibleBackend, InterruptibleTransport
+from config_client._waker import Waker
 from config_client.errors import (
     ClosedError,
     ConfigClientError,
     ConnectionError,  # noqa: A004 - this package's
     InvalidResponseError,
 )
-from config_client.transport import Transport
+from config_client.transport import Transport, socket_of
 
 TOKEN = "t0k3n-canary-5e1f"
 PATH = "/api/v1/service/configs"
@@ -428,7 +431,7 @@ def test_an_address_that_never_answers_does_not_hide_the_next(monkeypatch: pytes
             "getaddrinfo",
             lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in found],
         )
-        with client(service.port, host="config.test", request_timeout=0.4) as transport:
+        with client(service.port, host="config.test", request_timeout=2) as transport:
             assert transport.get(PATH).json() == {}
 
 
@@ -479,6 +482,56 @@ def test_reading_ends_by_its_timeout(sent: bytes) -> None:
 
     with server(stall) as service, client(service.port, request_timeout=0.2) as transport:
         timed_out(lambda: transport.get(PATH), httpx.ReadTimeout)
+
+
+def drip(sock: socket.socket, parts: Iterator[bytes]) -> None:
+    """Send ``parts``, one every 20 ms, until the client goes away."""
+    for part in parts:
+        sock.sendall(part)
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("secured", [False, True])
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
+def test_an_answer_that_only_drips_is_given_up_after_the_timeout(
+    trusted: Certificate, head: bytes, secured: bool
+) -> None:
+    """Each byte arrives in time, the whole does not: head and body, requests and the opening of streams."""
+    part = b"1\r\nx\r\n" if b"chunked" in head else b"X-Pad: x\r\n"
+
+    def trickle(service: Server, sock: socket.socket) -> None:
+        service.request(sock)
+        sock.sendall(head)
+        drip(sock, itertools.repeat(part))
+
+    with (
+        server(trickle, context=trusted.context() if secured else None) as service,
+        client(service.port, scheme="https" if secured else "http", request_timeout=0.3) as transport,
+    ):
+        timed_out(lambda: transport.get(PATH), httpx.ReadTimeout)
+        if b"chunked" not in head:
+            timed_out(lambda: transport.stream(PATH).__enter__(), httpx.ReadTimeout)
+
+
+def test_what_is_left_of_the_time_bounds_writing_and_connecting_too() -> None:
+    """A timeout of httpx's own that is longer, or none at all, does not extend it."""
+
+    def read_nothing(service: Server, sock: socket.socket) -> None:
+        service.go_on.wait(20)
+
+    with server(read_nothing) as service, full_backlog() as dead:
+        backend = InterruptibleBackend(Interrupt())
+        stream = backend.connect_tcp("127.0.0.1", service.port, timeout=5)
+        with within(0.1):
+            with pytest.raises(httpcore.WriteTimeout):
+                stream.write(bytes(50_000_000), timeout=None)
+            with pytest.raises(httpcore.WriteTimeout):
+                stream.write(b"x", timeout=5)
+            with pytest.raises(httpcore.ReadTimeout):
+                stream.read(1, timeout=5)
+        with within(0.1), pytest.raises(httpcore.ConnectTimeout):
+            backend.connect_tcp("127.0.0.1", dead, timeout=None)
+        stream.close()
 
 
 def test_a_handshake_ends_by_its_timeout(trusted: Certificate) -> None:
@@ -663,6 +716,57 @@ def test_garbage_within_a_tls_connection_is_a_connection_error(trusted: Certific
         error = failure_of(lambda: transport.get(PATH))
     assert type(error.__cause__) is httpx.ReadError
     assert "_ssl.c" not in str(error)
+
+
+# ------------------------------------------------------------------------------------------------ who may be woken
+
+
+@pytest.mark.parametrize("secured", [False, True])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_waker_ends_the_reading_of_one_stream(trusted: Certificate, own: bool, secured: bool) -> None:
+    """By the socket of its response; the transport goes on, and so does a caller's client."""
+    scheme = "https" if secured else "http"
+
+    def script(service: Server, sock: socket.socket) -> None:
+        service.request(sock)
+        if b"/watch" in service.requests[-1].partition(b"\r\n")[0]:
+            sock.sendall(STREAM_HEAD + b"9\r\ndata: 1\n\n\r\n")
+            service.stall(sock)
+        else:
+            sock.sendall(reply(b"{}"))
+
+    with server(script, context=trusted.context() if secured else None) as service, contextlib.ExitStack() as stack:
+        callers = None if own else stack.enter_context(httpx.Client())
+        transport = stack.enter_context(
+            Transport(f"{scheme}://localhost:{service.port}", TOKEN, 20, 0, 0, http_client=callers)
+        )
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        waker = Waker(transport.interrupt)
+        with transport.stream("/watch") as response:
+            sock = socket_of(response)
+            assert isinstance(sock, socket.socket)
+            assert sock.getpeername()[1] == service.port
+            waker.guard(sock)
+            chunks = transport.chunks(response, read_timeout=20)
+            assert next(chunks) == b"data: 1\n\n"
+            reading = pool.submit(next, chunks)
+            assert service.reached.acquire(timeout=10)
+            waker.wake()
+            assert type(failure_of(lambda: reading.result(timeout=10))) is ConnectionError
+            assert waker.woken()
+            waker.release()
+        assert transport.get(PATH).json() == {}
+
+
+def test_a_socket_that_others_share_is_nobodys_to_shut_down() -> None:
+    """HTTP/2 carries the caller's other requests on it too; mocks have none."""
+    assert socket_of(httpx.Response(200)) is None
+    one, other = socket.socketpair()
+    with one, other:
+        stream = SimpleNamespace(get_extra_info=lambda info: one if info == "socket" else None)
+        for version, expected in ((b"HTTP/1.1", one), (b"HTTP/2", None)):
+            extensions = {"network_stream": stream, "http_version": version}
+            assert socket_of(httpx.Response(200, extensions=extensions)) is expected
 
 
 # --------------------------------------------------------------------------------------- the backend's own surface
@@ -925,12 +1029,15 @@ def test_close_may_come_from_a_signal_handler_that_interrupts_the_pool() -> None
     with server(Server.serve) as service:
         transport = client(service.port)
         transport.get(PATH)
-        before = open_sockets()
+        assert transport._own is not None
+        own, before = transport._own.client(0), open_sockets()
+        network = own._transport
+        assert isinstance(network, InterruptibleTransport)
         with transport.activity():
-            with transport._single._transport._pool._optional_thread_lock:  # type: ignore[attr-defined]
+            with network._pool._optional_thread_lock:
                 transport.close()
             assert transport.closed
-        assert transport._single.is_closed
+        assert own.is_closed
         assert open_sockets() < before
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config_client.errors import ConfigClientError
 from config_client.snapshot import Change, Snapshot
 
 CANARY = "s3cr3t-canary"
@@ -474,3 +477,153 @@ def test_any_sequence_of_stores_ends_on_its_last(stores: list[tuple[int, int | N
     assert [(change.new, change.version) for change in changes] == stores
     befores: list[tuple[int | None, int | None]] = [(None, None), *stores[:-1]] if stores else []
     assert [(change.old, change.old_version) for change in changes] == befores
+
+
+# --- on_path
+
+
+def test_a_path_callback_is_told_only_of_changes_at_below_and_above_its_path() -> None:
+    """The first value, changes inside, and the replacement or removal of what the path is part of; nothing else."""
+    snapshot = Snapshot[dict[str, object]]()
+    told: list[Change[dict[str, object]]] = []
+    snapshot.on_path("db.host", told.append)
+    stores: list[tuple[dict[str, object], bool]] = [
+        ({"db": {"host": "a", "port": 1}, "x": 1}, True),
+        ({"db": {"host": "a", "port": 2}, "x": 1}, False),
+        ({"db": {"host": "a", "port": 2}, "x": 2}, False),
+        ({"db": {"host": "b", "port": 2}, "x": 2}, True),
+        ({"db": {"host": {"name": "b"}, "port": 2}, "x": 2}, True),
+        ({"db": {"host": {"name": "c"}, "port": 2}, "x": 2}, True),
+        ({"db": None, "x": 2}, True),
+        ({"x": 2}, True),
+        ({"x": 3}, False),
+        ({"x": 3, "db": {"host": "b"}}, True),
+    ]
+    for version, (value, is_told) in enumerate(stores):
+        before = len(told)
+        snapshot.store(value, version=version)
+        assert [change.version for change in told[before:]] == [version] * is_told, value
+
+
+def test_a_path_callback_obeys_the_rules_of_every_callback(caplog: pytest.LogCaptureFixture) -> None:
+    """Told in the order of registration, ended by the function returned, and logged by type when it raises."""
+    snapshot = Snapshot[dict[str, str]]()
+    calls: list[str] = []
+
+    def fail(change: Change[dict[str, str]]) -> None:
+        raise LookupError(change.new)
+
+    snapshot.on_change(lambda _: calls.append("any"))
+    end = snapshot.on_path("a", lambda _: calls.append("a"))
+    snapshot.on_path("b", lambda _: calls.append("b"))
+    snapshot.on_path("a", fail)
+    snapshot.store({"a": CANARY, "b": "1"})
+    assert calls == ["any", "a", "b"]
+    end()
+    snapshot.store({"a": CANARY + "2", "b": "1"})
+    assert calls == ["any", "a", "b", "any"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "a change callback raised LookupError; the new value is in place"
+    ] * 2
+    assert CANARY not in str([vars(record) for record in caplog.records])
+
+
+def test_a_mistyped_path_is_refused_at_once() -> None:
+    """Not when the first change comes, and nothing is registered."""
+    snapshot = Snapshot[int]()
+    with pytest.raises(ConfigClientError, match="a path joins keys with dots"):
+        snapshot.on_path("db..host", print)
+    assert snapshot._listeners == ()
+
+
+# --- in a forked child
+
+
+def test_renewed_locks_wait_for_nobody_and_keep_value_and_callbacks() -> None:
+    """What a fork leaves of other threads - a held lock, waiters, a callback under way - holds nobody up."""
+    snapshot = Snapshot[int]()
+    told: list[int] = []
+    snapshot.on_change(lambda change: told.append(change.new))
+    snapshot.store(1, version=1)
+    snapshot._lock.acquire()
+    snapshot._teller = threading.get_ident() + 1
+    snapshot._renew_locks()
+    assert snapshot.load() == 1
+    snapshot.store(2, version=2)
+    assert told == [1, 2]
+    assert snapshot.wait_for(2, timeout=0)
+
+
+def test_a_callback_that_forks_goes_on_telling_in_the_child() -> None:
+    """The thread that lives on is the one that tells: what it has still to tell is told once and in order."""
+    snapshot = Snapshot[int]()
+    told: list[tuple[str, int]] = []
+
+    def first(change: Change[int]) -> None:
+        if change.new == 1:
+            snapshot._renew_locks()  # as the child would, inside the callback
+            snapshot.store(2)
+        told.append(("first", change.new))
+
+    snapshot.on_change(first)
+    snapshot.on_change(lambda change: told.append(("second", change.new)))
+    snapshot.store(1)
+    assert told == [("first", 1), ("second", 1), ("first", 2), ("second", 2)]
+
+
+def test_a_wait_that_was_under_way_in_a_renewed_snapshot_ends_in_good_order() -> None:
+    """A handler of a signal may fork while its thread waits; the wait then ends by its timeout, without an error."""
+    snapshot = Snapshot[int]()
+    results: list[bool] = []
+    waiter = in_thread(lambda: results.append(snapshot.wait_for(5, timeout=0.2)))
+    until(lambda: snapshot._waiters)
+    snapshot._renew_locks()
+    waiter.join(DEADLINE)
+    assert results == [False]
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork (POSIX)")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_child_forked_while_another_thread_stores_is_not_held_up() -> None:
+    """With the lock held and callbacks under way at the fork, the child reads, stores, waits and tells."""
+    snapshot = Snapshot[int]()
+    busy, release = threading.Event(), threading.Event()
+
+    def slow(change: Change[int]) -> None:
+        if change.new == 1:
+            busy.set()
+            assert release.wait(DEADLINE)
+
+    snapshot.on_change(slow)
+    teller = in_thread(lambda: snapshot.store(1, version=1))
+    assert busy.wait(DEADLINE)
+    holding, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with snapshot._lock:
+            holding.set()
+            assert let_go.wait(DEADLINE)
+
+    holder = in_thread(hold)
+    assert holding.wait(DEADLINE)
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(int(DEADLINE))
+            snapshot._renew_locks()
+            told: list[int] = []
+            snapshot.on_change(lambda change: told.append(change.new))
+            kept = snapshot.load() == 1
+            snapshot.store(2, version=2)
+            is_well = kept and snapshot.wait_for(2, timeout=0) and told == [2] and snapshot.load() == 2
+            os._exit(0 if is_well else 1)
+        finally:
+            os._exit(2)
+    let_go.set()
+    release.set()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    teller.join(DEADLINE)
+    holder.join(DEADLINE)
+    assert snapshot.load() == 1

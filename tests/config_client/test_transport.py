@@ -6,8 +6,11 @@ Most tests run twice: on a client of the transport's own, whose network is repla
 from __future__ import annotations
 
 import contextlib
+import copy
 import gzip
+import json
 import logging
+import pickle
 import threading
 import time
 import traceback
@@ -22,8 +25,7 @@ import httpx
 import pytest
 import respx
 
-from config_client import _bodies, _retrying
-from config_client import transport as transport_module
+from config_client import _bodies, _clients, _retrying
 from config_client._interrupt import Interrupt
 from config_client.errors import (
     ClosedError,
@@ -67,7 +69,9 @@ class Service:
 class Make(Protocol):
     """Builds a transport to a scripted service."""
 
-    def __call__(self, service: Callable[[httpx.Request], httpx.Response], **options: float) -> Transport: ...
+    def __call__(
+        self, service: Callable[[httpx.Request], httpx.Response], host: str | Sequence[str] = HOST, **options: float
+    ) -> Transport: ...
 
 
 @pytest.fixture(params=["own", "caller"])
@@ -75,15 +79,17 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     """A builder of transports that never pause, on a client of their own and on a caller's."""
     with contextlib.ExitStack() as stack:
 
-        def build(service: Callable[[httpx.Request], httpx.Response], **options: float) -> Transport:
+        def build(
+            service: Callable[[httpx.Request], httpx.Response], host: str | Sequence[str] = HOST, **options: float
+        ) -> Transport:
             given = {"retry_count": 2, "retry_delay": 0, **options}
             mock = httpx.MockTransport(service)
             client: httpx.Client | None = None
             if request.param == "caller":
                 client = stack.enter_context(httpx.Client(transport=mock))
             else:
-                monkeypatch.setattr(transport_module, "network", lambda *_: mock)
-            return stack.enter_context(Transport(HOST, TOKEN, http_client=client, **given))  # type: ignore[arg-type]
+                monkeypatch.setattr(_clients, "network", lambda *_: mock)
+            return stack.enter_context(Transport(host, TOKEN, http_client=client, **given))  # type: ignore[arg-type]
 
         yield build
 
@@ -272,11 +278,24 @@ def test_a_server_error_is_retried_and_then_a_connection_error(make: Make, statu
     ],
 )
 def test_a_422_names_the_path_that_has_no_faithful_form(make: Make, body: bytes, told: str) -> None:
-    """A path of keys is repeated when it looks like one; nothing else of any body ever is."""
-    error = failure_of(lambda: make(Service(answer(422, content=body))).get(PATH))
-    assert type(error) is InvalidResponseError
-    assert str(error) == f"{PATH}: the service answered 422{told}; is host its URL?"
-    assert error.__context__ is None
+    """A path of keys is repeated when it looks like one and it was asked for a format; nothing else of any body is."""
+    transport = make(Service(answer(422, content=body)))
+    for path, expected in ((f"{PATH}/formatted", told), (PATH, "")):
+        error = failure_of(partial(transport.get, path))
+        assert type(error) is InvalidResponseError
+        assert str(error) == f"{path}: the service answered 422{expected}; is host its URL?"
+        assert error.__context__ is None
+
+
+@pytest.mark.parametrize("token", [TOKEN, "a/b~c"])
+def test_a_422_that_spells_the_token_is_told_without_its_path(token: str) -> None:
+    """A service that repeats what it was sent; also as RFC 6901 writes a slash and a tilde within a key."""
+    path = f"{PATH}/formatted"
+    for spelt in {token, token.replace("~", "~0").replace("/", "~1")}:
+        service = Service(answer(422, content=json.dumps({"error": {"path": f"/keys/{spelt}/x"}}).encode()))
+        with httpx.Client(transport=httpx.MockTransport(service)) as client:
+            error = failure_of(partial(Transport(HOST, token, http_client=client).get, path))
+        assert str(error) == f"{path}: the service answered 422; is host its URL?"
 
 
 def test_the_status_of_an_unread_stream_is_mapped_too() -> None:
@@ -284,6 +303,21 @@ def test_the_status_of_an_unread_stream_is_mapped_too() -> None:
     response = httpx.Response(422, stream=Body([b'{"error": {"path": "/a"}}']))
     error = failure_of(lambda: raise_for_status(response, PATH))
     assert str(error) == f"{PATH}: the service answered 422; is host its URL?"
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("3600", 3600.0), ("soon", None), (None, None)])
+def test_a_server_error_carries_the_pause_that_was_asked_for(
+    make: Make, value: str | None, seconds: float | None
+) -> None:
+    """For callers with a backoff of their own; it survives copying and pickling, and other failures have none."""
+    transport = make(Service(answer(503, {"Retry-After": value} if value else None), httpx.ConnectError("down")))
+    error = failure_of(lambda: transport.fetch(PATH, retry=False))
+    for each in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert isinstance(each, ConnectionError)
+        assert (each.retry_after, str(each)) == (seconds, f"{PATH}: the service answered 503")
+    failure = failure_of(lambda: transport.fetch(PATH, retry=False))
+    assert isinstance(failure, ConnectionError)
+    assert failure.retry_after is None
 
 
 # ------------------------------------------------------------------------------------------------- network errors
@@ -461,6 +495,180 @@ def test_a_circle_of_redirects_ends(make: Make) -> None:
         assert service.count == MAX_REDIRECTS + 1
 
 
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_redirected_post_keeps_its_method_and_body(make: Make, status: int) -> None:
+    """RFC 9110 §15.4.8 and §15.4.9."""
+    service = Service(answer(status, {"Location": "/moved"}), answer(200))
+    with make(service).stream(PATH, method="POST", body=b"[1]") as response:
+        assert response.status_code == 200
+    assert [(request.method, request.url.path, request.content) for request in service.requests] == [
+        ("POST", PATH, b"[1]"),
+        ("POST", "/moved", b"[1]"),
+    ]
+    assert [request.headers["Content-Type"] for request in service.requests] == ["application/json"] * 2
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_a_redirect_that_would_make_a_post_a_get_is_refused(make: Make, status: int) -> None:
+    """A watch without what it asks for is no watch."""
+    service = Service(answer(status, {"Location": "/moved"}), answer(200))
+    error = failure_of(lambda: make(service).stream(PATH, method="POST", body=b"[1]").__enter__())
+    assert type(error) is InvalidResponseError
+    assert str(status) in str(error)
+    assert service.count == 1
+
+
+# ---------------------------------------------------------------------------------------------------------- hosts
+
+A, B, C = "http://a.test", "http://b.test:8080/prefix", "http://c.test"
+
+
+class Cluster:
+    """Hosts that are up, down, or refuse; remembers who was asked."""
+
+    def __init__(self, **states: Step) -> None:
+        self.states = states
+        self.asked: list[str] = []
+        self.tokens: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        name = request.url.host[0]
+        self.asked.append(name)
+        self.tokens.append(request.headers["X-Service-Token"])
+        step = self.states.get(name, answer(200, content=b"{}"))
+        if isinstance(step, Exception):
+            raise step
+        return step(request) if callable(step) else step
+
+    def taken(self) -> str:
+        """Return who was asked since the last time, in order."""
+        asked, self.asked = "".join(self.asked), []
+        return asked
+
+
+@pytest.mark.parametrize("hosts", [f"{A},{B},{C}", f"{A}/ , {B}/, {C}", [A, f"{B}/", C], (A, B, C)])
+def test_several_hosts_are_given_as_text_or_as_a_sequence(make: Make, hosts: str | Sequence[str]) -> None:
+    """Separated by commas, as in one variable of the environment."""
+    transport = make(Cluster(), hosts)
+    assert transport.hosts == (A, B, C)
+    assert repr(transport) == f"Transport('{A},{B},{C}')"
+
+
+@pytest.mark.parametrize("hosts", [f"{A},", f"{A},,{B}", f"{A},ftp://b.test", [], [""], f"{A},https://u:{TOKEN}@b"])
+def test_every_host_must_be_a_url(hosts: str | Sequence[str]) -> None:
+    """One that is none is refused when the transport is made, without repeating it."""
+    with pytest.raises(ConfigClientError, match="host is") as caught:
+        Transport(hosts, "x")
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("failure", [answer(500), answer(503, {"Retry-After": "50"}), httpx.ConnectError("down")])
+def test_the_next_host_is_asked_at_once(make: Make, monkeypatch: pytest.MonkeyPatch, failure: Step) -> None:
+    """Within the attempt and without a pause; the path prefix of each is its own."""
+    cluster = Cluster(a=failure, b=failure, c=answer(200, content=b'"c"'))
+    transport = make(cluster, (A, B, C))
+    made = pauses(transport, monkeypatch)
+    assert transport.get(PATH).json() == "c"
+    assert (cluster.taken(), made) == ("abc", [])
+    assert set(cluster.tokens) == {TOKEN}
+
+
+def test_a_body_cut_short_is_asked_of_the_next_host(make: Make) -> None:
+    """It is a network error like any other."""
+    cluster = Cluster(a=lambda _: httpx.Response(200, stream=Body([b"{"], httpx.ReadError("reset"))))
+    assert make(cluster, (A, B)).get(PATH).json() == {}
+    assert cluster.taken() == "ab"
+
+
+def test_a_backoff_applies_only_when_every_host_has_failed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``1 + retry_count`` attempts at each, a pause after each round; the error tells of the last host."""
+    cluster = Cluster(a=answer(503), b=httpx.ConnectError("down"))
+    transport = make(cluster, (A, B), retry_count=2, retry_delay=1)
+    made = pauses(transport, monkeypatch)
+    error = failure_of(lambda: transport.get(PATH))
+    assert str(error) == "http://b.test:8080: ConnectError: down"
+    assert cluster.taken() == "ababab"
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("status", [200, 304, 400, 401, 403, 404, 422, 429])
+def test_any_answer_below_500_is_final(make: Make, status: int) -> None:
+    """The hosts serve the same configs, so that another would answer the same."""
+    cluster = Cluster(a=answer(status, content=b""))
+    transport = make(cluster, (A, B))
+    with contextlib.suppress(ConfigClientError):
+        transport.fetch(PATH, headers={"If-None-Match": '"a"'})
+    assert cluster.taken() == "a"
+
+
+def test_a_redirect_to_another_host_of_the_list_is_refused(make: Make) -> None:
+    """Which host answers is for the order to say; a redirect is an answer, so no other is asked."""
+    cluster = Cluster(a=answer(302, {"Location": f"{C}/x"}))
+    assert type(failure_of(lambda: make(cluster, (A, C)).get(PATH))) is InvalidResponseError
+    assert cluster.taken() == "a"
+
+
+def test_the_host_that_answered_last_is_asked_first_until_it_fails(make: Make) -> None:
+    """Then the order begins at the first again."""
+    down = httpx.ConnectError("down")
+    cluster = Cluster(a=down)
+    transport = make(cluster, (A, B, C), retry_count=0)
+    transport.get(PATH)
+    transport.get(PATH)
+    assert cluster.taken() == "abb"
+    cluster.states = {"b": down}
+    transport.get(PATH)
+    transport.get(PATH)
+    assert cluster.taken() == "baa"
+    cluster.states = {"a": down}
+    transport.get(PATH)
+    cluster.states = {"a": down, "b": down, "c": down}
+    failure_of(lambda: transport.get(PATH))
+    cluster.states = {}
+    transport.get(PATH)
+    assert cluster.taken() == "abbaca"
+
+
+def test_a_host_may_be_picked_and_is_then_asked_alone(make: Make) -> None:
+    """By watches, which go round themselves: one attempt, no other host, whatever comes of it."""
+    cluster = Cluster(a=httpx.ConnectError("down"), c=answer(503))
+    transport = make(cluster, (A, B, C), retry_count=3)
+    assert str(failure_of(lambda: transport.fetch(PATH, host=0))) == "http://a.test: ConnectError: down"
+    assert type(failure_of(lambda: transport.fetch(PATH, host=2, retry=False))) is ConnectionError
+    assert type(failure_of(lambda: transport.stream(PATH, host=0).__enter__())) is ConnectionError
+    assert cluster.taken() == "aca"
+    assert transport.fetch(PATH, host=1).json() == {}
+    for host, status in ((1, 200), (2, 503)):
+        with transport.stream(PATH, host=host) as response:
+            assert response.status_code == status
+    assert cluster.taken() == "bbc"
+
+
+def test_a_stream_without_a_pick_asks_the_host_that_answered_last(make: Make) -> None:
+    """And no other: which comes next is for the watch to say. A pick that answered counts as well."""
+    cluster = Cluster(c=answer(503))
+    transport = make(cluster, (A, B, C))
+    for picked, asked in ((None, "a"), (1, "b"), (None, "b"), (2, "c"), (None, "b"), (0, "a"), (None, "a")):
+        with transport.stream(PATH, host=picked):
+            assert cluster.taken() == asked
+    cluster.states["a"] = httpx.ConnectError("down")
+    failure_of(lambda: transport.stream(PATH).__enter__())
+    assert cluster.taken() == "a"
+
+
+def test_clients_of_our_own_are_shared_by_hosts_that_are_reached_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pool for those without a proxy, another for each proxy and for TLS."""
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:3128")
+    monkeypatch.setenv("NO_PROXY", "a.test,c.test,d.test")
+    for variable in ("http_proxy", "no_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    with Transport((A, "http://b.test", C, "https://d.test"), TOKEN) as transport:
+        assert transport._own is not None
+        a, b, c, d = (transport._own.client(index) for index in range(4))
+        assert a is c
+        assert len({id(client) for client in (a, b, d)}) == 3
+
+
 # ---------------------------------------------------------------------------------------------------- Retry-After
 
 
@@ -607,7 +815,7 @@ def test_clients_of_our_own_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         def close(self) -> None:
             closed.append(True)
 
-    monkeypatch.setattr(transport_module, "network", lambda *_: Network(Service(answer())))
+    monkeypatch.setattr(_clients, "network", lambda *_: Network(Service(answer())))
     with Transport(HOST, TOKEN) as transport:
         transport.get(PATH)
         assert not closed
