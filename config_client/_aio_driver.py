@@ -119,8 +119,8 @@ class TaskDriver:
         return None
 
     async def _pause(self, seconds: float) -> Outcome:
-        over = await self._unless_woken(asyncio.sleep(seconds, True))
-        return None if over else Woken()
+        closed = await self._unless_woken(self._transport.pause(seconds))
+        return Woken() if closed is None else None
 
     async def _unless_woken(self, work: Coroutine[Any, Any, R]) -> R | None:
         """Return what ``work`` returns, or None when woken before or meanwhile."""

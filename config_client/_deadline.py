@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class _Bound(threading.local):
@@ -19,16 +17,20 @@ class _Bound(threading.local):
 _bound = _Bound()
 
 
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
+class within:  # noqa: N801 - reads as the context that it is; a class, since every request enters one
     """Let whatever the calling thread waits for on the network take ``seconds`` in all; an earlier bound stays."""
-    outer = _bound.at
-    at = time.monotonic() + seconds
-    _bound.at = at if outer is None else min(outer, at)
-    try:
-        yield
-    finally:
-        _bound.at = outer
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._outer: float | None = None
+
+    def __enter__(self) -> None:
+        self._outer = _bound.at
+        at = time.monotonic() + self._seconds
+        _bound.at = at if self._outer is None else min(self._outer, at)
+
+    def __exit__(self, *_: object) -> None:
+        _bound.at = self._outer
 
 
 def remaining(timeout: float | None) -> float | None:

@@ -86,10 +86,10 @@ class Keeper(Generic[T]):
             confirmed = max(confirmed, contact)
         return max(0.0, time.monotonic() - confirmed)
 
-    def apply(self, document: bytes, metadata: Metadata, *, restored: bool = False) -> Verdict | Awaitable[Verdict]:
+    def apply(self, document: bytes, metadata: Metadata, *, age: float | None = None) -> Verdict | Awaitable[Verdict]:
         """Decode ``document``, ask ``pre_apply``, and swap; return what kept the old value in place.
 
-        Awaitable when ``pre_apply`` is. ``restored``: it comes from the disk, not from the service. A
+        Awaitable when ``pre_apply`` is. ``age``: it comes from the disk, and was current that many seconds ago. A
         document that is older than the one in place changes nothing.
         """
         try:
@@ -97,21 +97,14 @@ class Keeper(Generic[T]):
         except UnmarshalError as error:
             return error.with_traceback(None)
         if self._pre_apply is None:
-            return self._swap(value, metadata, restored)
+            return self._swap(value, metadata, age)
         try:
             verdict = self._pre_apply(value)
         except Exception as error:
             return _refusal(error)
         if inspect.isawaitable(verdict):
-            return self._apply_after(verdict, value, metadata, restored)
-        return self._swap(value, metadata, restored) if verdict is not False else _refusal(None)
-
-    def restore(self, document: bytes, metadata: Metadata, age: float) -> Verdict | Awaitable[Verdict]:
-        """Apply a document that was current ``age`` seconds ago."""
-        outcome = self.apply(document, metadata, restored=True)
-        if self._filled and not inspect.isawaitable(outcome):
-            self._confirmed = time.monotonic() - age
-        return outcome
+            return self._apply_after(verdict, value, metadata, age)
+        return self._swap(value, metadata, age) if verdict is not False else _refusal(None)
 
     def fall_back(self, value: T) -> None:
         """Put the application's own default in place, unless something better is."""
@@ -160,28 +153,33 @@ class Keeper(Generic[T]):
         self._become(Status(State.STOPPED, _now(), reason, error))
 
     def renew(self, news: News) -> None:
-        """Go on in a forked child, where no other thread lives on."""
+        """Go on in a forked child, where no other thread lives on and no stream is open yet. Tells nobody."""
         self._lock = Lock()
         self.news = news
         self.snapshot._renew_locks()
+        self._connection = (State.STALE, "forked")
+        if self.status.state in {State.LIVE, State.POLLING}:
+            self.status = Status(State.STALE, _now(), "forked")
 
-    async def _apply_after(self, verdict: Awaitable[object], value: T, metadata: Metadata, restored: bool) -> Verdict:
+    async def _apply_after(
+        self, verdict: Awaitable[object], value: T, metadata: Metadata, age: float | None
+    ) -> Verdict:
         try:
             accepted = await verdict
         except Exception as error:
             return _refusal(error)
-        return self._swap(value, metadata, restored) if accepted is not False else _refusal(None)
+        return self._swap(value, metadata, age) if accepted is not False else _refusal(None)
 
-    def _swap(self, value: T, metadata: Metadata, restored: bool) -> Verdict:
+    def _swap(self, value: T, metadata: Metadata, age: float | None) -> Verdict:
         with self._lock:
             position = metadata.position
             if self.stopped or (position is not None and self.position is not None and position <= self.position):
                 return None
             self.position = position or self.position
             self.snapshot.store(value, version=metadata.version, updated_at=metadata.timestamp)
-            self._filled, self._restored = True, restored
-            self._confirmed = time.monotonic()
-        if not restored:
+            self._filled, self._restored = True, age is not None
+            self._confirmed = time.monotonic() - (age or 0.0)
+        if age is None:
             self._trouble = None
         self._refresh()
         return None
@@ -193,12 +191,14 @@ class Keeper(Generic[T]):
             state, reason = State.STALE, self._trouble[0]
         if not self._filled:
             state = State.INITIALIZING
-        elif self._restored and self._trouble is None and state is not State.LIVE:
+        elif self._restored and self._trouble is None and state in {State.INITIALIZING, State.STALE}:
             state, reason = State.STALE, "from the cache"
         elif state is State.INITIALIZING:
             # What the service has just told is current, also before it has told of everything.
             state, reason = State.LIVE, ""
-        failure = None if state is State.LIVE else self.failure
+        if state is State.LIVE:
+            self.failure = None
+        failure = self.failure
         if (state, reason, failure) != (self.status.state, self.status.reason, self.status.error):
             self._become(Status(state, _now(), reason, failure))
         self.news.set()

@@ -95,7 +95,7 @@ class Seen:
         """Return the newest state once ``fetched`` has been seen as well."""
         position, unopened = fetched.metadata.position, fetched.fault is not None
         if position is None:
-            position, unopened = self.position, self.unopened
+            position, unopened = self.position, self.unopened if self.position else unopened
         elif self.position is not None and position <= self.position:
             if position < self.position:
                 return self
@@ -157,7 +157,7 @@ class Watch(ABC):
     def _read(self) -> Attempt:
         item = yield Read()
         if item is None:
-            return None
+            return (yield from self._on_heartbeat())
         if isinstance(item, ServerSentEvent):
             return (yield from self._on_sse(item))
         if isinstance(item, Ended):
@@ -166,6 +166,11 @@ class Watch(ABC):
 
     def _last_event_id(self) -> str:
         return ""
+
+    def _on_heartbeat(self) -> Attempt:
+        """Do what is to be done now and then while a stream is open."""
+        yield from ()
+        return None
 
     @abstractmethod
     def _load(self) -> Attempt:

@@ -121,6 +121,11 @@ class Session(ABC):
             if not self._keepers:
                 self._go_on()
 
+    def end(self, keeper: AnyKeeper, error: ConfigClientError) -> None:
+        """Stop ``keeper`` for good, on an error that only it has met."""
+        keeper.stop(error)
+        self.remove(keeper)
+
     def close(self) -> None:
         """Stop every keeper. The stream ends with the transport."""
         self._closed = True
@@ -146,9 +151,11 @@ class Session(ABC):
             label=cached.label,
             timestamp=cached.fetched_at,
         )
-        self._inbox.append(lambda: _hold(keeper.track, cached))
         age = (_now() - cached.fetched_at).total_seconds()
-        return keeper.restore(cached.document, metadata, max(0.0, age))
+        outcome = keeper.apply(cached.document, metadata, age=max(0.0, age))
+        if inspect.isawaitable(outcome):
+            return self._restored_after(outcome, keeper, cached)
+        return self._restored(outcome, keeper, cached)
 
     @abstractmethod
     def _go_on(self) -> None:
@@ -208,8 +215,6 @@ class Session(ABC):
                 again = self._status.state is State.STALE and str(self._status.error) == str(command.error)
                 report(self.options, None, command.error, logging.DEBUG if again else logging.WARNING)
                 self._each(lambda keeper: keeper.fail(command.error))
-            case Report() if command.track is not None:
-                report(self.options, command.track.name, command.error)
         track = None if isinstance(command, Notify | Connection | Unseal) else command.track
         keeper = self._keepers.get(track) if track is not None else None
         return None if keeper is None else self.serve(keeper, command)
@@ -226,6 +231,7 @@ class Session(ABC):
             case Heard():
                 call("on_change", self.options.on_change, track.name)
             case Report():
+                report(self.options, track.name, command.error)
                 keeper.fail(command.error)
                 self._measure(lambda metrics: metrics.failed(track.name, command.error))
             case Connection():
@@ -276,6 +282,16 @@ class Session(ABC):
     ) -> Outcome:
         return self._applied(await outcome, keeper, command)
 
+    def _restored(self, outcome: ConfigClientError | None, keeper: AnyKeeper, cached: CachedValue) -> Outcome:
+        if outcome is None:
+            self._inbox.append(lambda: _hold(keeper.track, cached))
+        return outcome
+
+    async def _restored_after(
+        self, outcome: Awaitable[ConfigClientError | None], keeper: AnyKeeper, cached: CachedValue
+    ) -> Outcome:
+        return self._restored(await outcome, keeper, cached)
+
     def _remember(self, track: Track, command: Apply) -> None:
         cache, metadata = self._cache, command.metadata
         if cache is None:
@@ -314,6 +330,12 @@ class Session(ABC):
         except Exception as error:
             logger.error("metrics raised %s; the watch goes on", type(error).__name__)
 
+    def _forked(self) -> None:
+        """Take note, in a child, that no stream is open yet. Tells nobody: locks may have been held at the fork."""
+        self._contact = None
+        if self._status.state is not State.STOPPED:
+            self._status = Status(State.STALE, _now(), "forked")
+
     def _new_watch(self) -> StateWatch:
         watch = StateWatch(policy_of(self.options), self._hosts)
         for track in self._keepers:
@@ -326,6 +348,13 @@ class _NoNews:
 
     def set(self) -> None:
         """Wake nobody."""
+
+
+def defect(error: Exception) -> ConfigClientError:
+    """Log what should never happen, by its type, and return the error that subscriptions end on."""
+    text = f"the watch ended on {type(error).__name__}, which is a defect of this package"
+    logger.error("%s", text)
+    return ConfigClientError(text)
 
 
 def cache_of(options: Options, keyring: Keyring) -> Cache | None:

@@ -221,16 +221,12 @@ class StateWatch:
             return
         again, track.found = track.found, True
         track.gone = track.tombstone = False
-        track.seen = track.seen.after(fetched)
-        position, fault = fetched.metadata.position, fetched.fault
-        if fault is not None:
-            if position is not None and position == track.faulty:
-                return
-            track.faulty = position
-        else:
-            track.faulty = None
+        fault = fetched.fault
+        if fault is None:
             outcome = yield Apply(fetched.document, fetched.metadata, track)
             fault = outcome if isinstance(outcome, ConfigClientError) else None
+        # Not before it is in place: a child that is forked meanwhile has to be told of it again.
+        track.seen, track.fault = track.seen.after(fetched), fault
         if fault is not None:
             yield Report(fault, track)
             yield Trouble(trouble_of(fault), fault, track)
@@ -244,7 +240,10 @@ class StateWatch:
         track.found = True
         if track.gone and not track.tombstone:
             track.gone = False
-            yield Clear(track)
+            if track.fault is None:
+                yield Clear(track)
+            else:
+                yield Trouble(trouble_of(track.fault), track.fault, track)
 
     def _lose(self, track: Track, error: ConfigClientError, reason: str) -> Steps:
         """Act on a config that is not there, or not for this token: the old value stays, unless the error is final."""
@@ -310,10 +309,18 @@ class StateWatch:
     def _poll(self) -> Attempt:
         """Look at every config once; return what kept that from working."""
         for track in tuple(self._tracks):
-            fetched = yield Fetch(track.seen.etag, track.seen.position, track)
+            # What could not be opened is asked for as a whole, since keys may have come meanwhile.
+            etag = None if track.seen.unopened else track.seen.etag
+            fetched = yield Fetch(etag, track.seen.position, track)
             if track not in self._tracks:
                 continue
             if isinstance(fetched, Fetched):
+                told, seen = fetched.metadata.position, track.seen.position
+                if told is not None and seen is not None and told < seen:
+                    return ConnectionError(
+                        "the service answered with an older state than the one seen before (a replica behind, an old "
+                        "backup?)"
+                    )
                 yield from self._hold(track, fetched)
             elif isinstance(fetched, NotModified):
                 yield from self._find_again(track)

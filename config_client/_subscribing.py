@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TypeVar
 
+from ._bell import Bell
 from ._first_value import Terms, first_value
 from ._horizon import Horizon
 from ._keeper import Keeper
@@ -43,16 +43,14 @@ def subscribe(
             "subscribe() from a callback would wait for the thread that it is called on: call it from another thread, "
             "or with timeout=0 and required=False"
         )
-    news = threading.Event()
+    news = Bell()
     keeper.news = news
     session.add(keeper)
     terms = Terms(timeout, required and default is None, allow_stale, default)
     try:
         for wait in first_value(session, keeper, terms):
             if isinstance(wait, float | int):
-                # What happened between the look and the clearing is seen by the next look.
                 news.wait(wait)
-                news.clear()
         if session.closed:
             raise ClosedError("the client is closed")
     except BaseException:
@@ -65,7 +63,7 @@ def follow(session: ThreadSession, keeper: Keeper[T]) -> None:
     """Keep until the client is closed; raise the error that is final."""
     if session.is_own_thread():
         raise ConfigClientError("watch_and_decode() blocks: call it from a thread of its own, not from a callback")
-    news = threading.Event()
+    news = Bell()
     keeper.news = news
     try:
         session.add(keeper)
@@ -74,7 +72,6 @@ def follow(session: ThreadSession, keeper: Keeper[T]) -> None:
     try:
         while not keeper.stopped:
             news.wait()
-            news.clear()
     finally:
         session.remove(keeper)
     status = keeper.status

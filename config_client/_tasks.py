@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from ._aio_driver import TaskDriver
 from ._aio_transport import AsyncTransport
-from ._desk import logger
 from ._horizon import Horizon
 from ._opening import Opener
-from ._session import AnyKeeper, Session, policy_of
+from ._session import AnyKeeper, Session, defect, policy_of
 from ._steps import Finish, LocalCommand, Outcome
 from ._tracks import Track
 from .errors import ClosedError, ConfigClientError
@@ -82,10 +81,9 @@ class TaskSession(Session):
 
     def _fail(self, error: Exception) -> None:
         # A defect of ours; a snapshot that is silently frozen would be worse than one that says so.
-        text = f"the watch ended on {type(error).__name__}, which is a defect of this package"
-        logger.error("%s", text)
+        stopped = defect(error)
         for keeper in tuple(self._keepers.values()):
-            self.serve(keeper, Finish(ConfigClientError(text), keeper.track))
+            self.serve(keeper, Finish(stopped, keeper.track))
         self._watch = self._new_watch()
 
     def _aside(self, work: Callable[[], None]) -> None:
@@ -115,7 +113,7 @@ class TaskSession(Session):
         """End the tasks that were delegated, and go on from what they have seen."""
         for track, delegate in self._delegates.items():
             delegate.driver.stop()
-            track.seen = delegate.watch.seen
+            delegate.watch.hand_over(track)
         self._delegates.clear()
 
     def _dismiss(self, keeper: AnyKeeper) -> None:
@@ -129,7 +127,7 @@ class TaskSession(Session):
         self._delegates, self._tasks = {}, set()
         self._inbox.clear()
         self._watch = self._new_watch()
-        self._contact = None
+        self._forked()
         for keeper in self._keepers.values():
             keeper.renew(asyncio.Event())
         self._go_on()
@@ -152,8 +150,9 @@ class _Delegate:
         except ClosedError:
             return
         except ConfigClientError as error:
-            self._session.serve(self._keeper, Finish(error, self._keeper.track))
-            self._session.remove(self._keeper)
+            self._session.end(self._keeper, error)
+        except Exception as error:
+            self._session.end(self._keeper, defect(error))
 
     def subject(self, track: Track | None) -> tuple[str, dict[str, str]]:
         """Return name and query of the one config."""

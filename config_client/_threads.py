@@ -8,11 +8,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
-from ._desk import logger
+from ._bell import Bell
 from ._driver import ThreadDriver
 from ._horizon import Horizon
 from ._opening import Opener
-from ._session import AnyKeeper, Session, policy_of
+from ._session import AnyKeeper, Session, defect, policy_of
 from ._steps import Finish, LocalCommand, Outcome
 from ._tracks import Track
 from .errors import ClosedError, ConfigClientError
@@ -74,11 +74,10 @@ class ThreadSession(Session):
         self.recall()
 
     def _fail(self, driver: ThreadDriver, error: Exception) -> None:
-        logger.error("the watch ended on %s, which is a defect of this package", type(error).__name__)
+        stopped = defect(error)
         with self._lock:
             if self._driver is driver:
                 self._driver = self._thread = None
-        stopped = ConfigClientError(f"the watch ended on {type(error).__name__}, which is a defect of this package")
         for keeper in tuple(self._keepers.values()):
             self.serve(keeper, Finish(stopped, keeper.track))
         self._watch = self._new_watch()
@@ -102,7 +101,7 @@ class ThreadSession(Session):
         for track, delegate in tuple(self._delegates.items()):
             if delegate.thread.ident is not None:
                 delegate.thread.join(RECALL_SECONDS)
-            track.seen = delegate.watch.seen
+            delegate.watch.hand_over(track)
         self._delegates.clear()
 
     def _dismiss(self, keeper: AnyKeeper) -> None:
@@ -123,9 +122,9 @@ class ThreadSession(Session):
         self._delegates = {}
         self._inbox.clear()
         self._watch = self._new_watch()
-        self._contact = None
+        self._forked()
         for keeper in self._keepers.values():
-            keeper.renew(threading.Event())
+            keeper.renew(Bell())
         self._go_on()
 
 
@@ -146,8 +145,9 @@ class _Delegate:
         except ClosedError:
             return
         except ConfigClientError as error:
-            self._session.serve(self._keeper, Finish(error, self._keeper.track))
-            self._session.remove(self._keeper)
+            self._session.end(self._keeper, error)
+        except Exception as error:
+            self._session.end(self._keeper, defect(error))
 
     def subject(self, track: Track | None) -> tuple[str, dict[str, str]]:
         """Return name and query of the one config."""

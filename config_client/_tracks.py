@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ._rounds import Seen
-from .protocol import Held, Position
+from .errors import ConfigClientError
+from .protocol import Held
 
 
 class Track:
@@ -13,7 +14,7 @@ class Track:
     absence at the beginning is no final error.
     """
 
-    __slots__ = ("environment", "faulty", "found", "gone", "label", "name", "patient", "seen", "tombstone")
+    __slots__ = ("environment", "fault", "found", "gone", "label", "name", "patient", "seen", "tombstone")
 
     def __init__(self, name: str, environment: str | None, label: str | None, *, patient: bool = False) -> None:
         self.name = name
@@ -27,8 +28,8 @@ class Track:
         """Whether its absence was reported."""
         self.tombstone = False
         """Whether ``seen`` is a deletion."""
-        self.faulty: Position | None = None
-        """The state whose payload could not be opened, once that was reported."""
+        self.fault: ConfigClientError | None = None
+        """What kept the state in ``seen`` from being taken."""
 
     def __repr__(self) -> str:
         return f"Track({self.name!r}, {self.environment!r}, {self.label!r})"

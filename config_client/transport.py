@@ -254,6 +254,8 @@ class Transport:
         response = self._head(send)
         if response.status_code in REDIRECTS:
             return response
+        if self._own is not None:
+            return read_whole(response, self._timeout)
         with self._lent(response):
             return read_whole(response, self._timeout)
 

@@ -36,6 +36,7 @@ from ._steps import (
     Steps,
     Trouble,
 )
+from ._tracks import Track
 from .errors import (
     ConfigClientError,
     ConnectionError,  # noqa: A004 - this package's
@@ -56,11 +57,15 @@ class ValueWatch(Watch):
         self._environment: str | None = None
         self._label: str | None = None
         self._announced: Position | None = None
+        self._asked = 0.0
+        """When the config was last asked for."""
+        self._fault: ConfigClientError | None = None
+        """What kept the state in ``_seen`` from being taken."""
 
-    @property
-    def seen(self) -> Seen:
-        """The newest state that was seen, for whoever goes on from here."""
-        return self._seen
+    def hand_over(self, track: Track) -> None:
+        """Let whoever goes on with ``track`` know what was seen."""
+        track.seen, track.found, track.gone, track.fault = self._seen, self._found, self._gone, self._fault
+        track.tombstone = False
 
     def _load(self) -> Attempt:
         return (yield from self._catch_up())
@@ -70,6 +75,11 @@ class ValueWatch(Watch):
         return (yield from self._catch_up(opened.position))
 
     def _look(self) -> Attempt:
+        return (yield from self._catch_up())
+
+    def _on_heartbeat(self) -> Attempt:
+        if not self._seen.unopened or self._policy.clock() - self._asked < self._policy.poll_interval:
+            return None
         return (yield from self._catch_up())
 
     def _on_change(self, event: ConfigChangeEvent) -> Attempt:
@@ -99,30 +109,48 @@ class ValueWatch(Watch):
         self, at_least: Position | None = None
     ) -> Generator[Command, Outcome, tuple[bool, ConfigClientError | None]]:
         """Fetch the config if it changed and apply it; tell whether it had changed, and what kept that from working."""
-        fetched = yield Fetch(self._seen.etag, later(at_least, self._announced))
+        self._asked = self._policy.clock()
+        # What could not be opened is asked for as a whole, since keys may have come meanwhile.
+        etag = None if self._seen.unopened else self._seen.etag
+        fetched = yield Fetch(etag, later(at_least, self._announced))
         if isinstance(fetched, NotFoundError) and self._found:
             return (yield from self._lose(fetched)), None
         if isinstance(fetched, NotModified):
-            if self._gone:
-                self._gone = False
-                yield Clear()
-            return False, self._behind(self._seen.position)
+            failure = self._behind(self._seen.position)
+            if failure is None:
+                yield from self._find_again()
+            return False, failure
         if not isinstance(fetched, Fetched):
             return False, failure_of(fetched)
         metadata, fault = fetched.metadata, fetched.fault
-        self._found, self._gone = True, False
+        self._found = True
         self._environment, self._label = metadata.environment, metadata.label
-        news = self._seen.is_news(fetched)
-        # A document that cannot be used counts as seen: fetching it again would not mend it.
-        self._seen = self._seen.after(fetched)
         failure = self._behind(metadata.position)
-        if news and fault is None:
+        if not self._seen.is_news(fetched):
+            self._seen = self._seen.after(fetched)
+            if failure is None:
+                yield from self._find_again()
+            return False, failure
+        self._gone = False
+        if fault is None:
             outcome = yield Apply(fetched.document, metadata)
             fault = outcome if isinstance(outcome, ConfigClientError) else None
-        if news and fault is not None:
+        # A document that cannot be used counts as seen: fetching it again would not mend it.
+        self._seen, self._fault = self._seen.after(fetched), fault
+        if fault is not None:
             failure = (yield from self._outlive(fault)) or failure
             yield Trouble(trouble_of(fault), fault)
-        return news, failure
+        return True, failure
+
+    def _find_again(self) -> Steps:
+        """Take note that the config is as it was seen last."""
+        if not self._gone:
+            return
+        self._gone = False
+        if self._fault is None:
+            yield Clear()
+        else:
+            yield Trouble(trouble_of(self._fault), self._fault)
 
     def _behind(self, position: Position | None) -> ConfigClientError | None:
         """Return the failure of an answer that is older than what the stream has told of this very config."""

@@ -77,29 +77,29 @@ class BaseStream:
             and self.account.may("read", key.name, key.environment)
         )
 
-    def frame(self, version: Version) -> Frame:
-        """Return the event that tells of ``version``."""
-        event = ConfigChangeEvent(
-            config_name=version.key.name,
-            version=version.number,
-            changed_by=version.changed_by,
-            timestamp=version.timestamp,
-            environment=version.key.environment,
-            label=version.key.label,
-            epoch=version.position.epoch,
-            revision=version.position.revision,
-            deleted=version.deleted,
-        )
-        # Only a deletion is told whole here; the content of a version comes by the fetch that follows.
-        return Frame(
-            _dump_event(CHANGED_EVENT, dump_change_event(event), version.position), version if version.deleted else None
-        )
-
     def replay(self, memory: Memory, last_event_id: str) -> list[Frame] | None:
         """Return what was missed since that event; None when it cannot be known exactly."""
         seen = Position.parse(last_event_id)
         missed = memory.since(seen.revision, self.name) if seen and seen.epoch == memory.epoch else None
-        return None if missed is None else [self.frame(version) for version in missed if self.covers(version.key)]
+        return None if missed is None else [change_frame(version) for version in missed if self.covers(version.key)]
+
+
+def change_frame(version: Version) -> Frame:
+    """Return the event that tells of ``version`` on base streams."""
+    event = ConfigChangeEvent(
+        config_name=version.key.name,
+        version=version.number,
+        changed_by=version.changed_by,
+        timestamp=version.timestamp,
+        environment=version.key.environment,
+        label=version.key.label,
+        epoch=version.position.epoch,
+        revision=version.position.revision,
+        deleted=version.deleted,
+    )
+    data = _dump_event(CHANGED_EVENT, dump_change_event(event), version.position)
+    # Only a deletion is told whole here; the content of a version comes by the fetch that follows.
+    return Frame(data, version if version.deleted else None)
 
 
 def reset_frame(position: Position) -> Frame:
@@ -127,7 +127,7 @@ class StateStream:
 
     def opening(self, memory: Memory, sealed: Sealed) -> list[Frame]:
         """Return the events that state what differs from what the client holds, and ``synced``."""
-        frames = []
+        frames, sealing = [], self.key(memory)
         for key, positions in self.keys.items():
             newest = memory.newest(key)
             if not self.account.may("read", key.name, key.environment):
@@ -135,23 +135,27 @@ class StateStream:
             elif newest is None:
                 frames.append(_stating(STATE_EVENT, ConfigState(*key, standing=Standing.MISSING)))
             elif any(position != newest.position for position in positions):
-                frames.append(self.frame(newest, memory, sealed, STATE_EVENT))
+                frames.append(state_frame(newest, sealing, sealed, STATE_EVENT))
         frames.append(Frame(_dump_event(SYNCED_EVENT, dump_position(memory.position))))
         return frames
 
-    def frame(self, version: Version, memory: Memory, sealed: Sealed, event: str = CHANGED_EVENT) -> Frame:
-        """Return the event that states ``version``, sealed under a key that the client and the token hold now."""
-        key = memory.account(self.account.id).key_for(self.key_ids)
-        state = ConfigState(
-            *version.key,
-            standing=Standing.DELETED if version.deleted else Standing.RUNNING,
-            position=version.position,
-            version=version.number,
-            changed_by=version.changed_by,
-            timestamp=version.timestamp,
-            payload=b"" if version.deleted else sealed.payload(version, key, 2),
-        )
-        return _stating(event, state, version)
+    def key(self, memory: Memory) -> bytes:
+        """Return the key to seal under for this stream: one that its client holds and that is valid now."""
+        return memory.account(self.account.id).key_for(self.key_ids)
+
+
+def state_frame(version: Version, key: bytes, sealed: Sealed, event: str = CHANGED_EVENT) -> Frame:
+    """Return the event that states ``version``, sealed under ``key``."""
+    state = ConfigState(
+        *version.key,
+        standing=Standing.DELETED if version.deleted else Standing.RUNNING,
+        position=version.position,
+        version=version.number,
+        changed_by=version.changed_by,
+        timestamp=version.timestamp,
+        payload=b"" if version.deleted else sealed.payload(version, key, 2),
+    )
+    return _stating(event, state, version)
 
 
 Stream = BaseStream | StateStream

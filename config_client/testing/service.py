@@ -26,7 +26,7 @@ from ._loop import Connection, Loop
 from ._memory import Backup, ConfigKey, Memory, Version
 from ._paths import parse_query
 from ._routes import Opened, Routes, parse_held
-from ._streams import HEARTBEAT, BaseStream, Frame, StateStream, Stream
+from ._streams import HEARTBEAT, BaseStream, Frame, StateStream, Stream, change_frame, state_frame
 
 __all__ = ["InMemoryService", "RecordedRequest", "Route"]
 
@@ -184,12 +184,16 @@ class InMemoryService:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables that ``ConfigClient.from_env`` reads, for this service; also for child processes."""
+        """The variables that ``ConfigClient.from_env`` reads, for this service; also for child processes.
+
+        They also keep the client from leaving values on the disk.
+        """
         credentials = self.credentials
         return {
             "CONFIG_SERVICE_HOST": self.url,
             "CONFIG_SERVICE_TOKEN": credentials.token,
             "CONFIG_SERVICE_KEY": credentials.key,
+            "CONFIG_SERVICE_CACHE": "off",
         }
 
     def options(self, credentials: Credentials | None = None, **overrides: object) -> Options:
@@ -460,13 +464,17 @@ class InMemoryService:
 
     def _tell(self, version: Version, changed: bool) -> int:
         """Write ``version`` to every stream that is to hear of it; return its number."""
+        # One frame for all streams that are sealed under the same key, and one for all base streams.
+        frames: dict[bytes | None, Frame] = {}
         for connection, stream in self._loop.streams if changed and self._loop else ():
-            if stream.covers(version.key):
-                if isinstance(stream, BaseStream):
-                    frame = stream.frame(version)
-                else:
-                    frame = stream.frame(version, self._memory, self._routes.sealed)
-                connection.send(frame, bounded=True)
+            if not stream.covers(version.key):
+                continue
+            key = stream.key(self._memory) if isinstance(stream, StateStream) else None
+            frame = frames.get(key)
+            if frame is None:
+                frame = change_frame(version) if key is None else state_frame(version, key, self._routes.sealed)
+                frames[key] = frame
+            connection.send(frame, bounded=True)
         self._lock.notify_all()
         return version.number
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from config_client import _environment
+from config_client._aio_transport import AsyncTransport
 from config_client._hosts import base_url
 from config_client.errors import ConfigClientError, ConnectionError  # noqa: A004 - this package's
 from config_client.transport import Transport
@@ -194,6 +195,32 @@ def test_https_goes_through_a_tunnel_of_the_proxy(
     [seen] = proxy.seen
     assert seen.startswith(f"CONNECT localhost:{service.server_port} HTTP/1.1 authorization=Basic ")
     assert service.seen == [f"GET {PATH} HTTP/1.1 token={TOKEN}"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("secured", [False, True])
+async def test_the_asynchronous_transport_goes_the_same_ways(
+    serve: Callable[..., Server],
+    monkeypatch: pytest.MonkeyPatch,
+    context: ssl.SSLContext,
+    secured: bool,
+    anyio_backend: str,
+) -> None:
+    """Proxy, tunnel, trust, exceptions, and what is told of a proxy that cannot be used."""
+    service, proxy = serve(context if secured else None), serve()
+    monkeypatch.setenv("ALL_PROXY", proxy.url.replace("//", f"//user:{PASSWORD}@"))
+    for exception, seen in (("", 1), ("localhost", 1)):
+        monkeypatch.setenv("NO_PROXY", exception)
+        async with AsyncTransport(service.url, TOKEN, request_timeout=10, retry_count=0) as transport:
+            assert (await transport.get(PATH)).json() == {}
+        assert len(proxy.seen) == seen
+    assert f"GET {PATH} HTTP/1.1 token={TOKEN}" in service.seen
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("ALL_PROXY", f"ftp://user:{PASSWORD}@proxy.test")
+    with pytest.raises(ConfigClientError, match="HTTP_PROXY, HTTPS_PROXY or ALL_PROXY") as caught:
+        AsyncTransport(service.url, TOKEN)
+    assert PASSWORD not in str(caught.value)
 
 
 def test_a_proxy_for_the_other_scheme_is_not_used(

@@ -86,6 +86,7 @@ print(sorted(set(sys.modules) - package))
     assert done.stdout.strip() == str(["config_client.testing", PLUGIN])
 
 
+@pytest.mark.integration
 def test_pytest_finds_the_plugin_by_itself() -> None:
     """The installed distribution announces it."""
     (entry,) = importlib.metadata.entry_points(group="pytest11", name="config_client")

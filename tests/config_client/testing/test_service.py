@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -177,18 +178,23 @@ service.close()
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_child_processes_find_it_by_environment(service: InMemoryService) -> None:
-    """``environ`` is what ``ConfigClient.from_env`` reads, in whatever process."""
-    program = "from config_client import ConfigClient\nwith ConfigClient.from_env() as c: print(c.get_raw('orders'))"
+def test_child_processes_find_it_by_environment(service: InMemoryService, tmp_path: Path) -> None:
+    """``environ`` is what ``ConfigClient.from_env`` reads, in whatever process, and nothing is left on the disk."""
+    program = """
+from config_client import ConfigClient
+with ConfigClient.from_env() as client:
+    print(client.subscribe("orders", dict).load())
+"""
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, **service.environ},
+        env={**os.environ, **service.environ, "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=50,
         check=True,
     )
     assert done.stdout.strip() == "{'n': 1}"
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- asking for what cannot be ---
