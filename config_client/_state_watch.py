@@ -169,7 +169,7 @@ class StateWatch:
         now = self._policy.clock()
         if now - self._asked < self._policy.poll_interval:
             return False
-        return any(track.seen.unopened for track in self._tracks)
+        return any(track.seen.unopened and not track.gone for track in self._tracks)
 
     def _index(self, environment: str) -> dict[_Key, list[Track]]:
         tracks: dict[_Key, list[Track]] = {}
@@ -220,7 +220,7 @@ class StateWatch:
             yield from self._find_again(track)
             return
         again, track.found = track.found, True
-        track.gone = track.tombstone = False
+        track.gone, track.tombstone = "", False
         fault = fetched.fault
         if fault is None:
             outcome = yield Apply(fetched.document, fetched.metadata, track)
@@ -239,7 +239,7 @@ class StateWatch:
         """Take note that a config is as it was seen last."""
         track.found = True
         if track.gone and not track.tombstone:
-            track.gone = False
+            track.gone = ""
             if track.fault is None:
                 yield Clear(track)
             else:
@@ -247,8 +247,11 @@ class StateWatch:
 
     def _lose(self, track: Track, error: ConfigClientError, reason: str) -> Steps:
         """Act on a config that is not there, or not for this token: the old value stays, unless the error is final."""
-        known, track.gone = track.gone, True
-        if known:
+        before, track.gone = track.gone, reason
+        if before and (before == "refused") is (reason == "refused"):
+            # The same once more, perhaps told in other words: by a poll, or after a restored backup.
+            if before != reason:
+                yield Trouble(reason, error, track)
             return
         yield Forget(track)
         waits = isinstance(error, NotFoundError) and track.patient

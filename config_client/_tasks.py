@@ -139,8 +139,7 @@ class _Delegate:
     def __init__(self, session: TaskSession, transport: AsyncTransport, keeper: AnyKeeper) -> None:
         self._session = session
         self._keeper = keeper
-        track = keeper.track
-        self.watch = ValueWatch(policy_of(session.options), seen=track.seen, found=track.found or track.patient)
+        self.watch = ValueWatch(policy_of(session.options), keeper.track)
         self.driver = TaskDriver(transport, session.opener, self, session.options.heartbeat_interval)
 
     async def run(self) -> None:

@@ -134,10 +134,9 @@ class _Delegate:
     def __init__(self, session: ThreadSession, transport: Transport, keeper: AnyKeeper) -> None:
         self._session = session
         self._keeper = keeper
-        track = keeper.track
-        self.watch = ValueWatch(policy_of(session.options), seen=track.seen, found=track.found or track.patient)
+        self.watch = ValueWatch(policy_of(session.options), keeper.track)
         self.driver = ThreadDriver(transport, session.opener, self, session.options.heartbeat_interval)
-        self.thread = threading.Thread(target=self._run, name=f"{THREAD_NAME} {track.name}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"{THREAD_NAME} {keeper.track.name}", daemon=True)
 
     def _run(self) -> None:
         try:

@@ -24,8 +24,8 @@ class Track:
         self.seen = Seen()
         self.found = False
         """Whether there ever was a version."""
-        self.gone = False
-        """Whether its absence was reported."""
+        self.gone = ""
+        """Why it is not there: missing, deleted or refused, once that was reported; else empty."""
         self.tombstone = False
         """Whether ``seen`` is a deletion."""
         self.fault: ConfigClientError | None = None
@@ -41,7 +41,7 @@ class Track:
         Nothing, where the service has to say once more how things stand: the state could not be opened, or the config
         was said to be absent without a word of when.
         """
-        doubtful = self.seen.unopened or (self.gone and not self.tombstone)
+        doubtful = self.seen.unopened or (bool(self.gone) and not self.tombstone)
         return Held(self.name, self.environment, self.label, None if doubtful else self.seen.position)
 
     @property

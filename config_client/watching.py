@@ -50,22 +50,25 @@ from .types import ConfigChangeEvent
 class ValueWatch(Watch):
     """Keeps the value of one config current."""
 
-    def __init__(self, policy: Policy, *, seen: Seen | None = None, found: bool = False) -> None:
+    def __init__(self, policy: Policy, track: Track | None = None) -> None:
         super().__init__(policy)
-        self._seen = seen or self._seen
-        self._found = found
+        self._fault: ConfigClientError | None = None
+        """What kept the state in ``_seen`` from being taken."""
+        self._doubtful = False
+        """Whether the config was absent for the watch before this one, and was not looked at since."""
+        if track is not None:
+            self._seen, self._fault, self._doubtful = track.seen, track.fault, bool(track.gone)
+            self._found = track.found or track.patient
         self._environment: str | None = None
         self._label: str | None = None
         self._announced: Position | None = None
         self._asked = 0.0
         """When the config was last asked for."""
-        self._fault: ConfigClientError | None = None
-        """What kept the state in ``_seen`` from being taken."""
 
     def hand_over(self, track: Track) -> None:
         """Let whoever goes on with ``track`` know what was seen."""
-        track.seen, track.found, track.gone, track.fault = self._seen, self._found, self._gone, self._fault
-        track.tombstone = False
+        track.seen, track.found, track.fault = self._seen, self._found, self._fault
+        track.gone, track.tombstone = "deleted" if self._gone else "", False
 
     def _load(self) -> Attempt:
         return (yield from self._catch_up())
@@ -131,7 +134,7 @@ class ValueWatch(Watch):
             if failure is None:
                 yield from self._find_again()
             return False, failure
-        self._gone = False
+        self._gone = self._doubtful = False
         if fault is None:
             outcome = yield Apply(fetched.document, metadata)
             fault = outcome if isinstance(outcome, ConfigClientError) else None
@@ -144,9 +147,9 @@ class ValueWatch(Watch):
 
     def _find_again(self) -> Steps:
         """Take note that the config is as it was seen last."""
-        if not self._gone:
+        if not self._gone and not self._doubtful:
             return
-        self._gone = False
+        self._gone = self._doubtful = False
         if self._fault is None:
             yield Clear()
         else:

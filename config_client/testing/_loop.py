@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Final
 
 from ._faults import Refusal
-from ._http import Answer, Request, RequestReader, error_answer
+from ._http import Request, RequestReader, error_answer
 from ._streams import HEARTBEAT, Frame, Stream
 
 MAX_CONNECTIONS: Final = 2000
@@ -253,7 +253,8 @@ class Loop:
             # A defect of this package. By type and place only: its text may hold a document.
             place = traceback.extract_tb(error.__traceback__)[-1]
             _log.error("in-memory service: %s at %s:%s", type(error).__name__, place.filename, place.lineno)
-            connection.send(Frame(Answer(500, (("Content-Length", "0"),)).dump(keep_alive=False)))
+            failed = Refusal(500, "the in-memory service failed: a defect of this package; its log says where")
+            connection.send(Frame(error_answer(failed).dump(keep_alive=False)))
             connection.end()
 
     def _beat(self) -> None:

@@ -319,6 +319,7 @@ class InMemoryService:
         if for_ not in {None, "get", "watch"}:
             raise MisuseError(f'for_ {for_!r}: "get", "watch" or None for both')
         with self._lock:
+            self._check_owner()
             self._failure = None if status is None else _Failure(status, times, for_, retry_after)
 
     def cut(self) -> None:

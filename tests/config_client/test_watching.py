@@ -473,9 +473,9 @@ def test_a_payload_that_does_not_open_is_reported_once() -> None:
 
 
 def test_another_version_that_does_not_open_is_reported_too() -> None:
-    """Entity tags tell two payloads apart that both stay closed."""
+    """Entity tags tell two payloads apart that both stay closed; what stayed closed is asked for as a whole."""
     play = following_foreign(etag='"a"')
-    for etag, last in (('"b"', '"a"'), ('"c"', '"b"')):
+    for etag, last in (('"b"', '"a"'), ('"c"', None)):
         bad = sealed_elsewhere(etag=etag)
         assert bad.fault is not None
         assert play(sse(change())) == Fetch(last)
@@ -485,7 +485,7 @@ def test_another_version_that_does_not_open_is_reported_too() -> None:
 
 
 def test_a_version_that_is_sealed_anew_under_a_known_key_is_applied() -> None:
-    """The newest version counts as acceptable as soon as it opens, though its revision is the same."""
+    """The newest version counts as acceptable as soon as it opens, though its revision and tag are the same."""
     play = following()
     bad = sealed_elsewhere(2)
     assert bad.fault is not None
@@ -495,7 +495,7 @@ def test_a_version_that_is_sealed_anew_under_a_known_key_is_applied() -> None:
     assert play() == Read()
     hung_up(play, DOWN)
     assert play() == Open()
-    assert play(Opened()) == Fetch(metadata(2).etag, at(2))
+    assert play(Opened()) == Fetch(None, at(2))
     again = fetched(2, etag='"other-key"')
     assert play(again) == Apply(b"document 2", again.metadata)
     assert play() == Heard()
@@ -504,6 +504,57 @@ def test_a_version_that_is_sealed_anew_under_a_known_key_is_applied() -> None:
     assert play() == Open()
     assert play(Opened()) == Fetch('"other-key"', at(2))
     assert play(sealed_elsewhere(2)) == Read()
+
+
+def test_a_payload_that_does_not_open_is_asked_for_again_now_and_then() -> None:
+    """Keys may come without a change: heartbeats of an open stream give the occasion, once per interval."""
+    clock = Clock()
+    play = Play(ValueWatch(policy(clock=clock)))
+    bad = sealed_elsewhere(1)
+    assert bad.fault is not None
+    last = play.through(
+        (Fetch(), bad), (Report(bad.fault), None), (Open(), Opened()), (Fetch(), sealed_elsewhere(1)), (Read(), None)
+    )
+    for _ in range(2):
+        assert play(last) == Read()
+        clock.now += 29.9
+        assert play() == Read()
+        clock.now += 0.2
+        assert play() == Fetch()
+        assert play(sealed_elsewhere(1)) == Read()
+    clock.now += 31
+    assert play() == Fetch()
+    assert play(fetched(1)) == Apply(b"document 1", metadata(1))
+    assert play() == Heard()
+    assert play() == Read()
+    clock.now += 31
+    assert play() == Read()
+
+
+def test_a_config_that_is_back_as_it_was_has_the_trouble_it_had() -> None:
+    """A 404 that passes leaves a misfit a misfit, and a good value a good one, with and without entity tags."""
+    for etag in ('"a"', None):
+        play = following_foreign(etag=etag)
+        gone = NotFoundError("404")
+        error = UnmarshalError("does not fit")
+        for fault in (None, error):
+            if fault is not None:
+                assert play(sse(change())) == Fetch(etag)
+                assert play(Fetched(Metadata(etag=etag), b"two")) == Apply(b"two", Metadata(etag=etag))
+                assert play(fault) == Report(fault)
+                assert play() == Heard()
+                assert play() == Read()
+            play.told.clear()
+            assert play(sse(change())) == Fetch(etag)
+            assert play(gone) == Report(gone)
+            assert play() == Heard()
+            assert play() == Read()
+            assert play(sse(change())) == Fetch(etag)
+            same = Fetched(Metadata(), b"two" if fault else b"one")
+            assert play(NotModified() if etag else same) == Heard()
+            assert play() == Read()
+            back = Clear() if fault is None else Trouble("does not decode", fault)
+            assert play.told == [Forget(), Trouble("deleted", gone), back]
 
 
 def test_the_same_document_is_not_applied_twice() -> None:

@@ -10,7 +10,6 @@ from config_client.testing import _memory
 from config_client.testing._accounts import Account, Scope
 from config_client.testing._faults import MisuseError
 from config_client.testing._memory import ConfigKey, Memory
-from config_client.testing._paths import accepts
 from config_client.testing._streams import Sealed
 
 ORDERS = ConfigKey("orders", "default", "main")
@@ -152,11 +151,3 @@ def test_documents_secrets_and_keys_stay_out_of_reprs() -> None:
         assert "canary" not in repr(one)
         assert account.secret not in repr(one)
         assert account.keys[0].hex() not in repr(one)
-
-
-def test_accept_is_matched_with_its_parameters() -> None:
-    """A media range counts whole, whatever its case; a weight of 0 or a malformed one excludes it."""
-    wanted = "application/x; format=2"
-    assert accepts('text/html, Application/X;FORMAT="2";q=0.1', wanted)
-    for other in ("", "*/*", "application/x", f"{wanted}; v=1", f"{wanted}; q=0", f"{wanted}; q=.5", f"{wanted}; q=x"):
-        assert not accepts(other, wanted)

@@ -29,7 +29,7 @@ from config_client import (
     UnauthorizedError,
 )
 from config_client.protocol import CONFIGS_PATH, TOKEN_HEADER, WATCH_PATH, Held, Position, dump_watch_request
-from config_client.testing import Credentials, InMemoryService, MisuseError, _loop
+from config_client.testing import Credentials, InMemoryService, MisuseError, _loop, _routes
 
 pytestmark = pytest.mark.integration
 
@@ -365,6 +365,48 @@ def test_connections_are_bounded(service: InMemoryService, monkeypatch: pytest.M
         assert read_event(response)[0] == "config_state"
         response.close()
         connection.close()
+
+
+def test_a_defect_of_its_own_is_an_answer_and_a_line_in_the_log(
+    service: InMemoryService, client: ConfigClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """500, with type and place and without the text, which may repeat a document; the service goes on."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("canary")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_routes.Routes, "answer", fail)
+        with pytest.raises(ConnectionError):
+            client.get_raw("orders")
+    assert "RuntimeError at " in caplog.text
+    assert "canary" not in caplog.text
+    assert client.get_raw("orders") == {"n": 1}
+
+
+def test_what_is_no_request_is_refused_and_the_connection_closed(service: InMemoryService) -> None:
+    """400 in the shape of every error, and nothing after it is read."""
+    address = urlsplit(service.url)
+    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as sock:
+        sock.sendall(b"nonsense\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+        received = b""
+        while data := sock.recv(65536):
+            received += data
+    assert received.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert received.count(b"HTTP/1.1") == 2  # once in the status line, once in the message
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_request"
+
+
+def test_a_long_body_may_wait_to_be_asked_for(service: InMemoryService) -> None:
+    """``Expect: 100-continue`` is answered before the body is sent."""
+    address = urlsplit(service.url)
+    body = dump_watch_request([Held("orders")])
+    head = f"POST {WATCH_PATH} HTTP/1.1\r\n{TOKEN_HEADER}: {service.credentials.token}\r\nExpect: 100-continue\r\n"
+    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as sock:
+        sock.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
+        assert sock.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(body)
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 def test_heartbeats_are_announced_and_come() -> None:
