@@ -13,7 +13,7 @@ unexport PYTHONPATH
 unexport PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help install test unit integration e2e lint fmt typecheck security bench build demo docker-up docker-down lock clean
+.PHONY: help install test unit integration e2e chaos lint fmt typecheck security bench build demo docker-up docker-down lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*  ## \(.*\)$$/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -78,6 +78,15 @@ integration: install  ## the tests on a real store, shell or child process
 
 e2e: install  ## the tests with a real server on a real socket
 	$(RUN)/pytest -m e2e
+
+chaos: install  ## more of the chaos suite: ROUNDS=5000, SEED=…; FIRST=… plays a round again
+	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) CHAOS_FIRST=$(FIRST) CHAOS_WORLDS=$(WORLDS) \
+		$(RUN)/pytest -p no:logging tests/chaos -k "nothing_hangs"
+chaos: ROUNDS ?= 1000
+# The second of today, so that every run sees another course of events; a failure tells its own.
+chaos: SEED ?= $(shell date +%s)
+chaos: FIRST ?= 0
+chaos: WORLDS ?= 2
 
 bench: install  ## every benchmark, each beside its peer
 	$(RUN)/python -m benchmarks

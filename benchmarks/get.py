@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from config_client import ConfigClient, Options
 from config_service.process import ServiceProcess
 
-from .harness import Result, alternate
+from .harness import Result, alternate, rounds_of
 
 GETS: Final = 25
 ROUNDS: Final = 101
@@ -23,7 +23,7 @@ ROUNDS: Final = 101
 DOCUMENT: Final = {"host": "db1.internal", "port": 5432, "tags": ["a", "b"], "limits": {"rps": 100, "burst": 20}}
 
 
-def run() -> Result:
+def run(quick: bool = False) -> list[Result]:
     """Return microseconds per get, both sides reusing one connection."""
     with tempfile.TemporaryDirectory() as directory, ServiceProcess(Path(directory)) as service:
         operator = service.operator()
@@ -43,9 +43,11 @@ def run() -> Result:
 
             assert client.get_raw("bench") == get_bare() == DOCUMENT
             ours, peer = alternate(
-                lambda: _microseconds(lambda: client.get_raw("bench")), lambda: _microseconds(get_bare), rounds=ROUNDS
+                lambda: _microseconds(lambda: client.get_raw("bench")),
+                lambda: _microseconds(get_bare),
+                rounds=rounds_of(ROUNDS, quick=quick),
             )
-    return Result("get", ours, peer, "microseconds per get", aim=1.15)
+    return [Result("get", ours, peer, "microseconds per get", aim=1.15)]
 
 
 def _microseconds(get: Callable[[], object]) -> float:

@@ -16,7 +16,7 @@ from typing import Final
 from config_client import Change, ConfigClient, Options, Snapshot
 from config_service.process import ServiceProcess
 
-from .harness import Result, alternate
+from .harness import ROUNDS, Result, alternate, rounds_of
 
 CHANGES: Final = 20
 PADDING: Final = "x" * 512
@@ -37,7 +37,7 @@ asyncio.run(main())
 """
 
 
-def run() -> Result:
+def run(quick: bool = False) -> list[Result]:
     """Return milliseconds per change; every change is durable before it is announced, the echo stores nothing."""
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -79,10 +79,10 @@ def run() -> Result:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 threading.Thread(target=client.watch_and_decode, args=("bench", dict, snapshot), daemon=True).start()
                 assert snapshot.wait_for(timeout=10)
-                ours, peer = alternate(publish, lambda: _echo(connection))
+                ours, peer = alternate(publish, lambda: _echo(connection), rounds=rounds_of(ROUNDS, quick=quick))
         finally:
             echo.terminate()
-    return Result("propagation", ours, peer, "milliseconds per change (median of each round)")
+    return [Result("propagation", ours, peer, "milliseconds per change (median of each round)")]
 
 
 def _echo(connection: socket.socket) -> float:

@@ -7,7 +7,7 @@ from typing import Final
 
 from config_client import Snapshot
 
-from .harness import Result, alternate
+from .harness import ROUNDS, Result, alternate, rounds_of
 
 LOADS: Final = 500_000
 
@@ -20,7 +20,7 @@ class _Holder:
         return self._value
 
 
-def run() -> Result:
+def run(quick: bool = False) -> list[Result]:
     """Return nanoseconds per load."""
     value = {"host": "db1", "port": 5432}
     snapshot: Snapshot[dict[str, object]] = Snapshot()
@@ -30,5 +30,7 @@ def run() -> Result:
     def nanoseconds(load: object) -> float:
         return timeit.timeit("load()", globals={"load": load}, number=LOADS) / LOADS * 1e9
 
-    ours, peer = alternate(lambda: nanoseconds(snapshot.load), lambda: nanoseconds(holder.load))
-    return Result("snapshot_load", ours, peer, "nanoseconds per load", aim=2.0)
+    ours, peer = alternate(
+        lambda: nanoseconds(snapshot.load), lambda: nanoseconds(holder.load), rounds=rounds_of(ROUNDS, quick=quick)
+    )
+    return [Result("snapshot_load", ours, peer, "nanoseconds per load", aim=2.0)]

@@ -20,8 +20,10 @@ from .api.web import build_web
 from .commits import Commits
 from .delivery.feed import Feed
 from .delivery.hub import Hub
+from .delivery.reaching import Reaching
 from .delivery.running import Running
 from .delivery.sealed import Payloads
+from .delivery.states import StateFrames
 from .domain.errors import ServiceError, UnavailableError
 from .operations import Operations
 from .security.at_rest import Vault
@@ -70,22 +72,31 @@ class Application:
         running, registry = Running(), TokenRegistry()
         self._store = store
         self._vault = vault
-        self._hub = Hub(clock=clock, queue_frames=settings.queue_frames, heartbeat_interval=settings.heartbeat_interval)
+        payloads = Payloads()
+        self._hub = Hub(
+            clock=clock,
+            queue_frames=settings.queue_frames,
+            heartbeat_interval=settings.heartbeat_interval,
+            watch_heartbeat_interval=settings.watch_heartbeat_interval,
+        )
         self._feed = Feed(store=store, vault=vault, running=running, tokens=registry, hub=self._hub)
+        self._reaching = Reaching(self._feed)
         self._commits = Commits(store, self._feed)
         self.operations = Operations(
             store=store,
             vault=vault,
             running=running,
             registry=registry,
-            payloads=Payloads(),
+            payloads=payloads,
             feed=self._feed,
             commits=self._commits,
             hub=self._hub,
+            reaching=self._reaching,
+            states=StateFrames(payloads=payloads, registry=registry, clock=clock),
             clock=clock,
             max_document_bytes=settings.max_document_bytes,
         )
-        self._service = ServiceApi(self.operations, settings.heartbeat_interval)
+        self._service = ServiceApi(self.operations)
         self._web = build_web(self.operations, lambda: self.ready)
         self._guard = Guard(self._dispatch)
         self._heartbeats: asyncio.Task[None] | None = None
@@ -117,6 +128,7 @@ class Application:
         self.end_streams()
         if self._heartbeats is not None:
             self._heartbeats.cancel()
+        self._reaching.close()
         await self._commits.drain()
         await self._store.close()
 

@@ -7,30 +7,32 @@ exists is told only to those who may see it: rights are checked first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Generic, overload
 from weakref import WeakValueDictionary
 
-from config_client.protocol import DEFAULT_LABEL, Position
+from config_client.protocol import DEFAULT_LABEL, Held, Position
 from config_client.types import ConfigInfo, Format
 
 from .background import beside
 from .commits import Commits
 from .delivery.feed import Feed
 from .delivery.hub import Hub
+from .delivery.reaching import Reaching
 from .delivery.running import Running
 from .delivery.sealed import Payloads
-from .delivery.subscription import Interest, Subscription
+from .delivery.states import KeyIds, StateFrames, StateInterest, compare, newest_held, stating
+from .delivery.subscription import Beat, NamedInterest, QueuedReader, Reader, S, Subscription
 from .domain.documents import Document, check_document
 from .domain.errors import AccessDeniedError, ConflictError, NotFoundError
 from .domain.keys import ConfigKey
 from .domain.preconditions import UNCONDITIONAL, Precondition
-from .domain.records import ChangeKind, NewVersion, Version
+from .domain.records import ChangeKind, NewVersion, Version, VersionInfo
 from .domain.scopes import Right
 from .security.at_rest import Vault
-from .security.tokens import Token, TokenRegistry
+from .security.tokens import Token, TokenKey, TokenRegistry
 from .store.protocol import ConfigStore, VersionConflictError
 from .token_operations import TokenOperations
 
@@ -61,6 +63,14 @@ class ExportedDocument:
         return f"ExportedDocument({self.document!r})"
 
 
+@dataclass(frozen=True, slots=True)
+class Watch(Generic[S]):
+    """A state-first stream, and the position at which it begins."""
+
+    stream: S
+    position: Position
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class _Intent:
     """What a change is to make of a config, whatever it is based on; ``content`` None is a delete."""
@@ -85,6 +95,8 @@ class Operations:
         feed: Feed,
         commits: Commits,
         hub: Hub,
+        reaching: Reaching,
+        states: StateFrames,
         clock: Clock,
         max_document_bytes: int,
     ) -> None:
@@ -96,6 +108,8 @@ class Operations:
         self._feed = feed
         self._commits = commits
         self._hub = hub
+        self._reaching = reaching
+        self._states = states
         self._clock = clock
         self._locks: WeakValueDictionary[ConfigKey, asyncio.Lock] = WeakValueDictionary()
         self.tokens: Final = TokenOperations(commits=commits, vault=vault, registry=registry, clock=clock)
@@ -108,31 +122,63 @@ class Operations:
         """The epoch of the store, and the newest revision that is served."""
         return self._feed.position
 
+    @property
+    def heartbeats(self) -> Mapping[Beat, float]:
+        """Seconds between two heartbeats, for each kind of stream."""
+        return self._hub.intervals
+
     def authenticate(self, secret: str) -> Token:
         """Return the token that ``secret`` proves. Raises UnauthenticatedError."""
         return self._registry.authenticate(secret, self._clock())
 
     # Reading
 
-    async def read(self, token: Token, key: ConfigKey, number: int | None = None) -> Document:
+    async def read(
+        self, token: Token, key: ConfigKey, number: int | None = None, at_least: Position | None = None
+    ) -> Document:
         """Return the running version of ``key``, or version ``number``; it has content.
 
+        With ``at_least``: as it is served at that position or a later one.
+
         Raises AccessDeniedError without the right to read; NotFoundError when nothing runs, or there is no such
-        version, or it is a tombstone; StoreError when an older version cannot be read.
+        version, or it is a tombstone; UnavailableError when ``at_least`` is not reached within a second; StoreError
+        when an older version cannot be read.
         """
         token.require(Right.READ, key.name, key.environment)
+        if at_least is not None:
+            await self._reaching.reach(at_least)
         return await self._find(key, number)
 
-    def seal(self, token: Token, document: Document) -> bytes:
-        """Return ``document`` sealed in format 1 under the preferred key of ``token``."""
-        return self._payloads.sealed(document, token.keys[0], token.key_ids[0])
+    def key_for(self, token: Token, held: KeyIds) -> TokenKey:
+        """Return the key of ``token`` to seal under for a client that holds the keys ``held``.
 
-    async def export(self, token: Token, key: ConfigKey, fmt: Format, number: int | None = None) -> ExportedDocument:
+        Raises UnauthenticatedError when the token was revoked meanwhile.
+        """
+        return self._states.key(token.id, held)
+
+    def seal(self, document: Document, key: TokenKey) -> bytes:
+        """Return ``document`` sealed in format 1 under ``key``."""
+        return self._payloads.sealed(document, key.key, key.id)
+
+    def seal_bound(self, document: Document, key: TokenKey) -> bytes:
+        """Return ``document`` sealed in format 2 under ``key``."""
+        return self._payloads.bound(document, self.position.epoch, key.key, key.id)
+
+    async def export(
+        self,
+        token: Token,
+        key: ConfigKey,
+        fmt: Format,
+        number: int | None = None,
+        at_least: Position | None = None,
+    ) -> ExportedDocument:
         """Return what ``read`` returns and its plaintext in ``fmt``; needs the right to export instead.
 
         Raises what ``read`` raises, and NotRenderableError when the document has no faithful form in ``fmt``.
         """
         token.require(Right.EXPORT, key.name, key.environment)
+        if at_least is not None:
+            await self._reaching.reach(at_least)
         document = await self._find(key, number)
         return ExportedDocument(document, await self._payloads.rendered(document, fmt))
 
@@ -168,7 +214,7 @@ class Operations:
             raise NotFoundError(f"{key}: nothing was ever published")
         return document
 
-    async def history(self, token: Token, key: ConfigKey) -> list[Version]:
+    async def history(self, token: Token, key: ConfigKey) -> list[VersionInfo]:
         """Return every version of ``key``, newest first; needs the right to write.
 
         Raises AccessDeniedError, NotFoundError when nothing was ever published, or StoreError.
@@ -179,6 +225,7 @@ class Operations:
             raise NotFoundError(f"{key}: nothing was ever published")
         return versions[::-1]
 
+    @overload
     def subscribe(
         self,
         token: Token,
@@ -187,8 +234,31 @@ class Operations:
         environment: str | None = None,
         label: str = DEFAULT_LABEL,
         last_event_id: str | None = None,
+    ) -> QueuedReader: ...
+
+    @overload
+    def subscribe(
+        self,
+        token: Token,
+        name: str,
+        *,
+        environment: str | None = None,
+        label: str = DEFAULT_LABEL,
+        last_event_id: str | None = None,
+        reader: Reader[S],
+    ) -> S: ...
+
+    def subscribe(
+        self,
+        token: Token,
+        name: str,
+        *,
+        environment: str | None = None,
+        label: str = DEFAULT_LABEL,
+        last_event_id: str | None = None,
+        reader: Reader[Subscription] = QueuedReader,
     ) -> Subscription:
-        """Return a subscription to the changes of configs named ``name`` with ``label``.
+        """Return a subscription, made by ``reader``, to the changes of configs named ``name`` with ``label``.
 
         Without ``environment``: in every environment that ``token`` may read, later ones included. With
         ``last_event_id``: beginning with what was missed since.
@@ -200,10 +270,29 @@ class Operations:
             token.require_any(Right.READ, name)
         else:
             token.require(Right.READ, name, environment)
-        interest = Interest(token, name, label, environment)
+        interest = NamedInterest(token, name, label, environment)
         if not any(interest.covers(document.key) for document in self._running.named(name)):
             raise NotFoundError(f"{name}: there is no config of that name and label that this token may watch")
-        return self._hub.subscribe(interest, last_event_id)
+        return self._hub.subscribe(interest, last_event_id, reader)
+
+    async def watch(self, token: Token, rows: Sequence[Held], key_ids: KeyIds, reader: Reader[S]) -> Watch[S]:
+        """Return a subscription, made by ``reader``, to the configs of ``rows``, for a client that holds ``key_ids``.
+
+        It first states every config whose newest state the client does not hold, then says that it has, then tells
+        what happens. What the token may not read, what does not exist and what was deleted is stated as such.
+
+        Raises UnauthenticatedError when the token was revoked meanwhile; UnavailableError when a client has heard of
+        a revision that is not reached within a second, or the service is stopping.
+        """
+        epoch = self.position.epoch
+        await self._reaching.reach(Position(epoch, newest_held(rows, epoch)))
+        # The body, and what it has heard of, may have taken their time.
+        self._registry.confirm(token.id, self._clock())
+        # Nothing is awaited from here on: between what is stated and what is told afterwards there is no gap.
+        here = self.position
+        stated, keys = compare(rows, self._running, token, here)
+        interest = StateInterest(token, key_ids, keys, here.epoch, self._states)
+        return Watch(self._hub.join(interest, stating(stated, interest, here), reader), here)
 
     # Changing
 

@@ -1,6 +1,9 @@
-"""The service on a socket: uvicorn, taught to end streams when the signal arrives and to cut stuck readers.
+"""The service on a socket: uvicorn, taught to give connections away to streams and to end those with the signal.
 
 Knows uvicorn, sockets and signals. Knows nothing of configs.
+
+A stream needs nothing of what uvicorn keeps for a connection: parser, request, task, events. So a stream may take the
+transport over, and all of that goes; what is left of a connection is the transport and the stream's own object.
 
 An open stream never ends by itself, so uvicorn's graceful shutdown would wait for it. Here SIGTERM and SIGINT end all
 streams at once, connections that still hang after two seconds are aborted, and the process ends by returning: both
@@ -13,15 +16,18 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import FrameType
 from typing import Any, Final
+from weakref import ref
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from .api.answers import Headers
 from .api.errors import plain_error
 from .api.guard import MAX_HEADER_BYTES, MAX_TARGET_BYTES
-from .api.streams import TRANSPORT_EXTENSION
+from .api.streams import TAKE_OVER_EXTENSION
 from .app import Application, create_app
 from .domain.errors import ServiceError
 from .operations import Operations
@@ -42,25 +48,52 @@ class ListenError(ServiceError):
     code = "cannot_listen"
 
 
+class TakenOverError(Exception):
+    """Tells uvicorn's protocol that its connection is lost to it, though not to us."""
+
+
 class Connection(HttpToolsProtocol):
-    """One connection: hands its transport to the application, and bounds a head that does not end."""
+    """One connection: gives its transport away when a stream wants it, and bounds a head that does not end."""
 
     _in_head = False
     _head_bytes = 0
     _head_began = False
 
     def on_message_begin(self) -> None:
-        """Begin a request; its scope names the transport."""
+        """Begin a request."""
         super().on_message_begin()
         self._head_bytes = 0
         self._in_head = self._head_began = True
-        extensions: dict[str, Any] = {TRANSPORT_EXTENSION: self.transport}
-        self.scope["extensions"] = extensions
 
     def on_headers_complete(self) -> None:
-        """End the head of a request."""
+        """End the head of a request; its scope offers the connection."""
         self._in_head = False
         super().on_headers_complete()
+        # A pipelined request gets a cycle before this one is answered, so each scope names its own. Weakly, since the
+        # cycle has the scope, and the two would wait for the garbage collector after every request.
+        extensions: dict[str, Any] = {TAKE_OVER_EXTENSION: partial(_take_over, ref(self), ref(self.cycle))}
+        self.scope["extensions"] = extensions
+
+    def take_over(self, cycle: RequestResponseCycle, headers: Headers) -> tuple[asyncio.Transport, bytes] | None:
+        """Give the transport away, with the head of the answer of ``cycle``; see ``streams.TakeOver``."""
+        lost = cycle.disconnected or self.transport.is_closing()
+        # The cycle will send nothing, and is not to complain that the application did not either.
+        cycle.disconnected = True
+        if lost:
+            return None
+        self.server_state.total_requests += 1
+        lines = [*self.server_state.default_headers, *headers, (b"connection", b"close")]
+        head = b"".join((b"HTTP/1.1 200 OK\r\n", *(name + b": " + value + b"\r\n" for name, value in lines), b"\r\n"))
+        # With a reason given, uvicorn forgets the connection and leaves the transport open.
+        self.connection_lost(TakenOverError())
+        if self.timeout_keep_alive_task is not None:
+            # Armed, it would close the stream a few seconds from now.
+            self.timeout_keep_alive_task.cancel()
+        # Parser, cycle and connection refer to one another; apart, they go at once and not with the garbage.
+        transport = self.transport
+        self.pipeline.clear()
+        self.cycle = self.flow = self.transport = self.scope = self.headers = None  # type: ignore[assignment]
+        return transport, head
 
     def data_received(self, data: bytes) -> None:
         """Parse ``data``; refuse a head that goes on for too long, which the parser would keep in memory."""
@@ -79,6 +112,13 @@ class Connection(HttpToolsProtocol):
         head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + answer.body)
         self.transport.close()
+
+
+def _take_over(
+    connection: ref[Connection], cycle: ref[RequestResponseCycle], headers: Headers
+) -> tuple[asyncio.Transport, bytes] | None:
+    here, asked = connection(), cycle()
+    return None if here is None or asked is None else here.take_over(asked, headers)
 
 
 class Server(uvicorn.Server):

@@ -27,6 +27,7 @@ _RULES: Final = {
     "master_key": _MASTER_KEY_RULE,
     "max_document_bytes": "a number of bytes from 2 to 1073741824",
     "heartbeat_interval": "seconds between two heartbeats of a stream, above 0 and at most 60",
+    "watch_heartbeat_interval": "seconds between two heartbeats of a state-first stream, above 0 and at most 60",
     "queue_frames": "how many changes may wait for one slow stream, from 1 to 1000000",
     "log_level": "one of debug, info, warning, error, critical",
 }
@@ -57,6 +58,8 @@ class Settings(BaseSettings):
     """Bytes that a published document may take."""
     heartbeat_interval: float = Field(default=5.0, gt=0, le=60, allow_inf_nan=False)
     """Seconds between two heartbeats of a stream. Clients written for 5 give up after 10 s of silence."""
+    watch_heartbeat_interval: float = Field(default=15.0, gt=0, le=60, allow_inf_nan=False)
+    """Seconds between two heartbeats of a state-first stream, whose clients are told and take three for a cut."""
     queue_frames: int = Field(default=256, ge=1, le=1_000_000)
     """Changes that may wait for one subscriber; a slower reader is cut."""
     log_level: LogLevel = "info"

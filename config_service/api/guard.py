@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from ..domain.errors import InvalidRequestError, ServiceError
 from ..security.tokens import SECRET_PREFIX
-from .answers import App, Message, Receive, Scope, Send, send_answer
+from .answers import STATUS_NOTED, App, Message, Receive, Scope, Send, send_answer
 from .errors import error_answer, internal_error
 
 MAX_TARGET_BYTES: Final = 8 * 1024
@@ -55,16 +55,16 @@ class Guard:
             check_request(scope)
             await self._app(scope, receive, send_and_note)
         except ServiceError as error:
-            if not status:
+            if not status and STATUS_NOTED not in scope:
                 await send_answer(error_answer(error), send_and_note, head=head)
         except Exception as error:
             # Not raised: a server would log its text, which may hold a secret.
             _logger.error("unexpected %s", describe_failure(error))
-            if not status:
+            if not status and STATUS_NOTED not in scope:
                 await send_answer(internal_error(), send_and_note, head=head)
         finally:
             if _access.isEnabledFor(logging.INFO):
-                _access.info("%s %s %s", scope["method"], _loggable(scope), status or "-")
+                _access.info("%s %s %s", scope["method"], _loggable(scope), status or scope.get(STATUS_NOTED, "-"))
 
 
 def check_request(scope: Scope) -> None:

@@ -6,13 +6,23 @@ Knows the syntax of HTTP headers and queries. What it raises never repeats its i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl
 
-from config_client.protocol import DEFAULT_LABEL, TOKEN_HEADER
+from config_client.protocol import (
+    BOUND_MEDIA_TYPE,
+    DEFAULT_LABEL,
+    KEY_IDS_HEADER,
+    MIN_REVISION_HEADER,
+    TOKEN_HEADER,
+    Held,
+    Position,
+    parse_watch_request,
+)
 
+from ..background import beside
 from ..domain.errors import DocumentTooLargeError, InvalidRequestError, UnauthenticatedError
 from ..domain.keys import ConfigKey, check_environment
 from ..domain.preconditions import Precondition
@@ -22,8 +32,24 @@ from .answers import Receive
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 _TOKEN_HEADER: Final = TOKEN_HEADER.lower().encode()
+_MIN_REVISION_HEADER: Final = MIN_REVISION_HEADER.lower().encode()
+_KEY_IDS_HEADER: Final = KEY_IDS_HEADER.lower().encode()
 _KNOWN_PARAMETERS: Final = frozenset({"environment", "label", "version", "format"})
 _MAX_FIELDS: Final = 100
+_LARGE: Final = 64 * 1024
+"""Bytes from which a body is parsed on a thread: streams and reads must not wait for it."""
+_BOUND_TYPE: Final = BOUND_MEDIA_TYPE.partition(";")[0]
+_MAX_KEY_IDS: Final = 32
+_KEY_ID: Final = re.compile(r"[0-9a-f]{16}\Z")
+_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110 §5.6.2
+_QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
+# RFC 9110 §12.5.1: a media range with parameters, one of which may be its weight. White space belongs to exactly one
+# place of the pattern, so that nothing is tried in two ways.
+_MEDIA_RANGE: Final = re.compile(
+    rf"\s*({_TOKEN}/{_TOKEN})\s*((?:;\s*(?:{_TOKEN}=(?:{_TOKEN}|{_QUOTED})\s*)?)*)(?:,|\Z)"
+)
+_PARAMETER: Final = re.compile(rf";\s*({_TOKEN})=({_TOKEN}|{_QUOTED})")
+_WEIGHT: Final = re.compile(r"(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\Z")
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,17}\Z")
 _VERSION_TAG: Final = re.compile(r'"([1-9][0-9]{0,17})"\Z|([1-9][0-9]{0,17})\Z')
 
@@ -108,6 +134,79 @@ def matches_etag(if_none_match: str | None, etag: str) -> bool:
         return False
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return etag in tags or tags == ["*"]
+
+
+def accepts_bound(headers: RawHeaders) -> bool:
+    """Tell whether ``Accept`` names sealed format 2 and does not exclude it (``q=0``).
+
+    Only its full name with ``format=2`` counts: whoever sends ``*/*`` knows format 1 alone. What cannot be read names
+    nothing.
+    """
+    accept = b",".join([value for name, value in headers if name == b"accept"])
+    # Clients send the same few again and again; whoever sends something long does not get to fill a memory with it.
+    return _accepts_bound(accept) if len(accept) <= 256 else _accepts_bound.__wrapped__(accept)
+
+
+@lru_cache(maxsize=256)
+def _accepts_bound(accept: bytes) -> bool:
+    return any(_names_bound(*each) for each in _media_ranges(accept.decode("latin-1")))
+
+
+def _media_ranges(accept: str) -> Iterator[tuple[str, str]]:
+    place = 0
+    while place < len(accept) and (match := _MEDIA_RANGE.match(accept, place)):
+        yield match[1].lower(), match[2]
+        place = match.end()
+
+
+def _names_bound(media_type: str, parameters: str) -> bool:
+    fields = {name.lower(): _unquoted(value) for name, value in _PARAMETER.findall(parameters)}
+    weight = fields.pop("q", "1")
+    wanted = media_type == _BOUND_TYPE and fields == {"format": "2"}
+    return wanted and _WEIGHT.match(weight) is not None and float(weight) > 0
+
+
+def _unquoted(value: str) -> str:
+    return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+
+
+def key_ids_of(headers: RawHeaders) -> frozenset[str] | None:
+    """Return the ids of the keys that the client says it holds, or None when it does not say.
+
+    Raises InvalidRequestError.
+    """
+    text = header(headers, _KEY_IDS_HEADER)
+    if not text:
+        return None
+    ids = [part.strip() for part in text.split(",")]
+    if len(ids) > _MAX_KEY_IDS or not all(_KEY_ID.match(one) for one in ids):
+        raise InvalidRequestError(
+            f"invalid {KEY_IDS_HEADER}: at most {_MAX_KEY_IDS} ids of 16 hex characters, separated by commas"
+        )
+    return frozenset(ids)
+
+
+def min_revision_of(headers: RawHeaders) -> Position | None:
+    """Return the position that the answer must not be older than, or None. Raises InvalidRequestError."""
+    text = header(headers, _MIN_REVISION_HEADER)
+    if text is None:
+        return None
+    position = Position.parse(text)
+    if position is None:
+        raise InvalidRequestError(f"invalid {MIN_REVISION_HEADER}: an epoch and a revision, such as an event's id")
+    return position
+
+
+async def watched_of(body: bytes) -> list[Held]:
+    """Return what the body of a state-first watch asks for; a long one is read beside the event loop.
+
+    Raises InvalidRequestError.
+    """
+    try:
+        return parse_watch_request(body) if len(body) < _LARGE else await beside(lambda: parse_watch_request(body))
+    except ValueError as error:
+        rule = str(error)
+    raise InvalidRequestError(f"invalid watch: {rule}")
 
 
 def precondition_of(headers: RawHeaders) -> Precondition:

@@ -1,4 +1,4 @@
-"""The four routes of the wire protocol under ``/api/v1/service``, as plain ASGI: this is where every client comes.
+"""The routes of the wire protocol under ``/api/v1/service``, as plain ASGI: this is where every client comes.
 
 Knows routes, headers and operations. Answers reads from memory, without a framework in between.
 """
@@ -12,8 +12,10 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from config_client.protocol import (
+    BOUND_MEDIA_TYPE,
     CONFIGS_PATH,
     DEFAULT_LABEL,
+    ENVIRONMENT_HEADER,
     EPOCH_HEADER,
     EVENT_STREAM_MEDIA_TYPE,
     HEARTBEAT_HEADER,
@@ -21,6 +23,7 @@ from config_client.protocol import (
     REVISION_HEADER,
     SEALED_MEDIA_TYPE,
     SERVICE_PATH,
+    WATCH_PATH,
     Metadata,
     Position,
     dump_config_list,
@@ -29,8 +32,8 @@ from config_client.protocol import (
 )
 from config_client.types import Format
 
-from ..delivery.sealed import PLAIN_KEY_ID, SEALED_ENCODING
-from ..delivery.subscription import End, Replay
+from ..delivery.sealed import BOUND_ENCODING, PLAIN_KEY_ID, SEALED_ENCODING
+from ..delivery.subscription import Beat, End, QueuedReader, Replay
 from ..domain.documents import Document
 from ..domain.errors import InvalidRequestError
 from ..domain.keys import ConfigKey
@@ -38,14 +41,30 @@ from ..operations import Operations
 from ..security.tokens import Token
 from .answers import JSON, NO_SNIFF, NO_STORE, Answer, Headers, Receive, Scope, Send, send_answer
 from .errors import method_not_allowed, not_found
-from .requests import environment_of, header, key_of, matches_etag, parse_query, secret_of, version_of
-from .streams import EventStream
+from .requests import (
+    accepts_bound,
+    environment_of,
+    header,
+    key_ids_of,
+    key_of,
+    matches_etag,
+    min_revision_of,
+    parse_query,
+    read_body,
+    secret_of,
+    version_of,
+    watched_of,
+)
+from .streams import reader_of, stream
 
 PREFIX: Final = SERVICE_PATH.encode()
 _ROUTE: Final = re.compile(
     re.escape(CONFIGS_PATH).encode() + rb"(?:/(?P<name>[^/]+)(?:/(?P<view>formatted|watch))?)?\Z"
 )
+_WATCH_ROUTE: Final = WATCH_PATH.encode()
 _METHODS: Final = "GET, HEAD"
+MAX_WATCH_BYTES: Final = 4 * 1024 * 1024
+"""Bytes that the body of a state-first watch may take."""
 _VARY: Final = (b"vary", b"Accept, X-Service-Token")
 _CONTENT_TYPE: Final[Mapping[Format, bytes]] = {
     Format.JSON: b"application/json",
@@ -53,6 +72,7 @@ _CONTENT_TYPE: Final[Mapping[Format, bytes]] = {
     Format.ENV: b"text/plain; charset=utf-8",
 }
 _SEALED: Final = (b"content-type", SEALED_MEDIA_TYPE.encode())
+_BOUND: Final = (b"content-type", BOUND_MEDIA_TYPE.encode())
 _STREAM_HEADERS: Final[Headers] = [
     (b"content-type", EVENT_STREAM_MEDIA_TYPE.encode()),
     NO_STORE,
@@ -74,14 +94,19 @@ class _Described:
 class ServiceApi:
     """The routes of the wire protocol as an ASGI application. Raises ServiceError, which its caller answers."""
 
-    def __init__(self, operations: Operations, heartbeat_interval: float) -> None:
+    def __init__(self, operations: Operations) -> None:
         self._operations = operations
         self._described: dict[tuple[int, str, str], _Described] = {}
-        self._stream_headers = [*_STREAM_HEADERS, (HEARTBEAT_HEADER.lower().encode(), b"%g" % heartbeat_interval)]
+        self._stream_headers = {
+            kind: [*_STREAM_HEADERS, (HEARTBEAT_HEADER.lower().encode(), b"%g" % seconds)]
+            for kind, seconds in operations.heartbeats.items()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. ``scope["raw_path"]`` has passed the guard."""
         head = scope["method"] == "HEAD"
+        if scope["raw_path"] == _WATCH_ROUTE:
+            return await self._watch_states(scope, receive, send)
         route = _ROUTE.match(scope["raw_path"])
         if route is None:
             return await send_answer(not_found(), send, head=head)
@@ -102,17 +127,22 @@ class ServiceApi:
         return Answer(200, [JSON, NO_STORE, _VARY], body)
 
     async def _sealed(self, token: Token, name: str, scope: Scope) -> Answer:
-        query = parse_query(scope["query_string"])
-        document = await self._operations.read(token, key_of(name, query, token), version_of(query))
-        told = self._describe(document, token.key_ids[0], SEALED_ENCODING)
-        if matches_etag(header(scope["headers"], b"if-none-match"), told.etag):
+        query, headers = parse_query(scope["query_string"]), scope["headers"]
+        held, at_least = key_ids_of(headers), min_revision_of(headers)
+        document = await self._operations.read(token, key_of(name, query, token), version_of(query), at_least)
+        key, bound = self._operations.key_for(token, held), accepts_bound(headers)
+        told = self._describe(document, key.id, BOUND_ENCODING if bound else SEALED_ENCODING)
+        if matches_etag(header(headers, b"if-none-match"), told.etag):
             return Answer(304, told.headers)
-        return Answer(200, [_SEALED, *told.headers], self._operations.seal(token, document))
+        if bound:
+            return Answer(200, [_BOUND, *told.headers], self._operations.seal_bound(document, key))
+        return Answer(200, [_SEALED, *told.headers], self._operations.seal(document, key))
 
     async def _formatted(self, token: Token, name: str, scope: Scope) -> Answer:
         query = parse_query(scope["query_string"])
         fmt = _format(query)
-        exported = await self._operations.export(token, key_of(name, query, token), fmt, version_of(query))
+        key, at_least = key_of(name, query, token), min_revision_of(scope["headers"])
+        exported = await self._operations.export(token, key, fmt, version_of(query), at_least)
         told = self._describe(exported.document, PLAIN_KEY_ID, fmt.value)
         if matches_etag(header(scope["headers"], b"if-none-match"), told.etag):
             return Answer(304, told.headers)
@@ -123,22 +153,42 @@ class ServiceApi:
         environment, label = environment_of(query), query.get("label", DEFAULT_LABEL)
         ConfigKey.of(name, environment or token.default_environment, label)
         last_event_id = header(scope["headers"], b"last-event-id")
+        head = scope["method"] == "HEAD"
         subscription = self._operations.subscribe(
-            token, name, environment=environment, label=label, last_event_id=last_event_id
+            token,
+            name,
+            environment=environment,
+            label=label,
+            last_event_id=last_event_id,
+            reader=QueuedReader if head else reader_of(scope),
         )
-        # Taken at the moment of subscribing: every later change follows on the stream.
-        here = self._operations.position
-        headers = [
-            *self._stream_headers,
+        headers = self._open_stream(Beat.BASE, self._operations.position)
+        if subscription.replay is not Replay.NOT_ASKED:
+            headers.append((REPLAY_HEADER.lower().encode(), subscription.replay.value.encode()))
+        if head:
+            subscription.end(End.READER_GONE)
+            return await send_answer(Answer(200, headers), send, head=True)
+        return await stream(subscription, headers, scope, receive, send)
+
+    async def _watch_states(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a state-first watch."""
+        if scope["method"] != "POST":
+            return await send_answer(method_not_allowed("POST"), send, head=scope["method"] == "HEAD")
+        token = self._operations.authenticate(secret_of(scope["headers"]))
+        held = key_ids_of(scope["headers"])
+        rows = await watched_of(await read_body(receive, scope["headers"], MAX_WATCH_BYTES))
+        watch = await self._operations.watch(token, rows, held, reader_of(scope))
+        headers = self._open_stream(Beat.STATE, watch.position)
+        headers.append((ENVIRONMENT_HEADER.lower().encode(), token.default_environment.encode()))
+        return await stream(watch.stream, headers, scope, receive, send)
+
+    def _open_stream(self, kind: Beat, here: Position) -> Headers:
+        """Return the headers of a stream that begins at ``here``: every later change follows on it."""
+        return [
+            *self._stream_headers[kind],
             (EPOCH_HEADER.lower().encode(), here.epoch.encode()),
             (REVISION_HEADER.lower().encode(), b"%d" % here.revision),
         ]
-        if subscription.replay is not Replay.NOT_ASKED:
-            headers.append((REPLAY_HEADER.lower().encode(), subscription.replay.value.encode()))
-        if scope["method"] == "HEAD":
-            subscription.end(End.READER_GONE)
-            return await send_answer(Answer(200, headers), send, head=True)
-        return await EventStream(subscription, scope, receive, send).run(headers)
 
     def _describe(self, document: Document, key_id: str, encoding: str) -> _Described:
         """Return what the headers tell of a payload; made once, because a version never changes."""

@@ -1,35 +1,63 @@
-"""A subscription as an event stream over ASGI: send what comes, notice who has gone, and cut who does not read.
+"""A subscription as an event stream: on a connection that the server hands over, or over ASGI.
 
-Knows ASGI and subscriptions. Knows nothing of configs or tokens.
+Knows ASGI, transports and subscriptions. Knows nothing of configs or tokens.
 
-A writer that waits in ``send`` for a reader that has stopped reading cannot be told to end; only its connection can
-be. The server may therefore put the connection's transport into the scope, and a stream that must end aborts it. With
-a server that does not, the waiting writer is cancelled, and closing the connection is left to the server.
+The service's own server puts a function into the scope that gives the connection away for good: the stream is then its
+last answer, its frames are written to the transport as they are, and nothing of the request is left in memory. With
+any other server a task sends the frames. A task that waits in ``send`` for a reader that has stopped reading cannot be
+told to end; it is cancelled, and closing the connection is left to the server.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
+from ..delivery.direct import DirectReader
 from ..delivery.frames import HEARTBEAT
-from ..delivery.subscription import End, Subscription
-from .answers import Headers, Receive, Scope, Send
+from ..delivery.subscription import End, QueuedReader, Reader
+from .answers import STATUS_NOTED, Headers, Receive, Scope, Send
 
-TRANSPORT_EXTENSION: Final = "config_service.transport"
-"""The key in ``scope["extensions"]`` under which a server hands over the ``asyncio.Transport`` of the connection."""
+TAKE_OVER_EXTENSION: Final = "config_service.take_over"
+"""The key in ``scope["extensions"]`` of a ``TakeOver``."""
+TakeOver = Callable[[Headers], tuple[asyncio.Transport, bytes] | None]
+"""Gives the transport of the connection away, with the encoded head of a 200 answer with these headers and a body that
+ends with the connection. None when the connection is lost. Whoever takes it gives it a protocol at once."""
 _GRACE: Final = 0.5
-"""Seconds that a writer has to end in good order before its connection is aborted."""
+"""Seconds that a writer has to end in good order before it is cancelled."""
+
+
+def reader_of(scope: Scope) -> Reader[DirectReader | QueuedReader]:
+    """Return what makes the subscription of a request: one that is written to directly, where the server allows it."""
+    return DirectReader if TAKE_OVER_EXTENSION in (scope.get("extensions") or {}) else QueuedReader
+
+
+async def stream(
+    subscription: DirectReader | QueuedReader, headers: Headers, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Send ``headers`` and the frames of ``subscription``; return when a server's part of that is done."""
+    if isinstance(subscription, QueuedReader):
+        await EventStream(subscription, receive, send).run(headers)
+        return
+    take_over: TakeOver = scope["extensions"].pop(TAKE_OVER_EXTENSION)
+    taken = take_over(headers)
+    if taken is None:
+        subscription.end(End.READER_GONE)
+        return
+    scope[STATUS_NOTED] = 200
+    transport, head = taken
+    # Some clients and proxies report a stream as open with its first byte of body.
+    subscription.attach(transport, head + HEARTBEAT)
 
 
 class EventStream:
-    """One stream, from its headers to its end. Use once: ``await EventStream(…).run(headers)``."""
+    """One stream over ASGI, from its headers to its end. Use once: ``await EventStream(…).run(headers)``."""
 
-    def __init__(self, subscription: Subscription, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, subscription: QueuedReader, receive: Receive, send: Send) -> None:
         self._subscription = subscription
         self._receive = receive
         self._send = send
-        self._transport: asyncio.Transport | None = (scope.get("extensions") or {}).get(TRANSPORT_EXTENSION)
         self._writer: asyncio.Task[object] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._cut = False
@@ -54,9 +82,6 @@ class EventStream:
             self._subscription.end(End.READER_GONE)
             if self._deadline is not None:
                 self._deadline.cancel()
-            if self._cut and self._transport is not None:
-                # The server calls an unfinished answer an error unless it knows of the aborted connection first.
-                await asyncio.wait({watcher}, timeout=_GRACE)
             watcher.cancel()
 
     async def _write(self, headers: Headers) -> None:
@@ -65,7 +90,7 @@ class EventStream:
         await self._send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
         while (frames := await self._subscription.next()) is not None:
             await self._send({"type": "http.response.body", "body": frames, "more_body": True})
-        if self._subscription.ended not in {End.READER_GONE, End.OVERFLOW}:
+        if self._subscription.ended not in {End.READER_GONE, End.OVERFLOW, End.FAILED}:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _watch_reader(self) -> None:
@@ -77,13 +102,11 @@ class EventStream:
     def _limit(self, why: End) -> None:
         """See to it that the writer ends soon: at once when the reader is too slow."""
         if why is End.OVERFLOW:
-            self._abort()
+            self._cancel()
         else:
-            self._deadline = asyncio.get_running_loop().call_later(_GRACE, self._abort)
+            self._deadline = asyncio.get_running_loop().call_later(_GRACE, self._cancel)
 
-    def _abort(self) -> None:
+    def _cancel(self) -> None:
         self._cut = True
-        if self._transport is not None:
-            self._transport.abort()
-        elif self._writer is not None:
+        if self._writer is not None:
             self._writer.cancel()

@@ -24,11 +24,13 @@ from .replay import CAPACITY, ChangeFrame, History
 from .running import Running
 
 _PAGE: Final = 1000
+_ABOUT_TOKENS: Final = frozenset({ChangeKind.TOKEN_CREATED, ChangeKind.TOKEN_REKEYED})
+"""What can only be applied with the token at hand."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A log entry with what it made: a version, a token, or nothing more (a revocation)."""
+    """A log entry with what it made: a version, a token with its keys, or nothing more (a revocation)."""
 
     entry: LogEntry
     version: Version | None = None
@@ -117,7 +119,7 @@ class Feed:
             document = self._open(change.version)
             frame = change_frame(entry, document.key, document.version, self._position.epoch)
             self._running.put(document)
-            self._hub.publish(ChangeFrame(document.key, entry.revision, frame))
+            self._hub.publish(ChangeFrame(document.key, entry.revision, frame), document)
             return
         if change.token is not None:
             self._tokens.put(open_token(change.token, self._vault))
@@ -136,14 +138,15 @@ class Feed:
                     "store: it was damaged or altered; restore it from a backup"
                 )
             return Change(entry, version=version)
-        if entry.kind is ChangeKind.TOKEN_CREATED:
-            for token in await self._store.tokens():
-                if token.id == entry.token_id:
-                    return Change(entry, token=token)
-            raise StoreCorruptError(
-                f"token {entry.token_id} is in the log (revision {entry.revision}) but not in the store: "
-                "it was damaged or altered; restore it from a backup"
-            )
+        if entry.token_id is not None and entry.kind in _ABOUT_TOKENS:
+            # It may have changed again since this entry; the entries that tell so come next.
+            token = await self._store.token(entry.token_id)
+            if token is None:
+                raise StoreCorruptError(
+                    f"token {entry.token_id} is in the log (revision {entry.revision}) but not in the store: "
+                    "it was damaged or altered; restore it from a backup"
+                )
+            return Change(entry, token=token)
         return Change(entry)
 
     async def _read_history(self) -> History:

@@ -1,38 +1,67 @@
-"""Who hears of which change: subscriptions by config name, the replay of missed changes, heartbeats and endings.
+"""Who hears of which change: audiences by name and key, the replay of missed changes, heartbeats and endings.
 
 Knows subscriptions, tokens and time. Knows nothing of HTTP or stores, and never waits for a reader.
+
+Streams that hear the same are one audience, so that a change costs one decision and one frame for all of them and
+then a write for each. Thousands of writes are made in turns, between which the event loop serves others; whoever is in
+an audience when a change is published gets that change, in the order of revisions.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, overload
 
 from config_client.protocol import Position
 
+from ..domain.documents import Document
 from ..domain.errors import UnavailableError
-from .frames import RESET
+from ..domain.keys import ConfigKey
+from .frames import reset_frame
 from .replay import ChangeFrame, History
-from .subscription import End, Interest, Replay, Subscription
+from .subscription import Audience, Beat, End, Interest, NamedInterest, QueuedReader, Reader, Replay, S, Subscription
+from .turns import Turns
 
 _EXPIRY_CHECK: Final = 60.0
 """Seconds after which a token's expiry is compared with the clock again: clocks can be set."""
+_AT_A_TIME: Final = 128
+"""Streams written to between two looks at what was spent."""
+_MAKING: Final = 8
+"""What making a frame costs, in writes: sealing and encoding."""
+_BYTES_PER_WRITE: Final = 16 * 1024
+"""Bytes that cost as much as a write by itself."""
+
+_Told = list[tuple[Audience, tuple[Subscription, ...]]]
+"""Who hears of something: audiences with the streams that they had at that moment."""
+_logger = logging.getLogger("config_service")
 
 
 class Hub:
     """All subscriptions of this process. Used on one event loop; ``publish`` is called by the feed alone."""
 
-    def __init__(self, *, clock: Callable[[], datetime], queue_frames: int, heartbeat_interval: float) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], datetime],
+        queue_frames: int,
+        heartbeat_interval: float,
+        watch_heartbeat_interval: float = 15.0,
+    ) -> None:
         self._clock = clock
         self._queue_frames = queue_frames
-        self.heartbeat_interval: Final = heartbeat_interval
-        """Seconds between two heartbeats of every stream."""
+        self.intervals: Final[Mapping[Beat, float]] = {
+            Beat.BASE: heartbeat_interval,
+            Beat.STATE: watch_heartbeat_interval,
+        }
+        """Seconds between two heartbeats, for each kind of stream."""
         self._epoch = ""
         self._history = History()
-        self._by_name: dict[str, dict[Subscription, None]] = {}
-        self._expiries: dict[Subscription, asyncio.TimerHandle] = {}
+        self._audiences: dict[Hashable, Audience] = {}
+        self._listening: dict[str | ConfigKey, dict[Audience, None]] = {}
+        self._turns = Turns()
         self._closed = False
 
     def load(self, epoch: str, history: History) -> None:
@@ -40,7 +69,15 @@ class Hub:
         self._epoch = epoch
         self._history = history
 
-    def subscribe(self, interest: Interest, last_event_id: str | None = None) -> Subscription:
+    @overload
+    def subscribe(self, interest: NamedInterest, last_event_id: str | None = None) -> QueuedReader: ...
+
+    @overload
+    def subscribe(self, interest: NamedInterest, last_event_id: str | None, reader: Reader[S]) -> S: ...
+
+    def subscribe(
+        self, interest: NamedInterest, last_event_id: str | None = None, reader: Reader[Subscription] = QueuedReader
+    ) -> Subscription:
         """Return a subscription to the changes of ``interest`` from this moment on.
 
         With ``last_event_id`` it first gives every change missed since that event, or says ``reset`` when they are
@@ -48,89 +85,156 @@ class Hub:
 
         Raises UnavailableError when the service is stopping.
         """
+        replay, missed = self._replay(interest, last_event_id)
+        return self.join(interest, missed, reader, replay)
+
+    def join(
+        self,
+        interest: Interest,
+        backlog: Iterable[bytes],
+        reader: Reader[S],
+        replay: Replay = Replay.NOT_ASKED,
+    ) -> S:
+        """Return a subscription that first gives ``backlog``, made while it is read, and then what happens from now on.
+
+        Raises UnavailableError when the service is stopping.
+        """
         if self._closed:
             raise UnavailableError("the service is stopping; connect again")
-        replay, backlog = self._replay(interest, last_event_id)
-        subscription = Subscription(interest, replay, backlog, self._queue_frames)
-        self._by_name.setdefault(interest.name, {})[subscription] = None
-        subscription.on_end(lambda _: self._forget(subscription))
-        self._check_expiry(subscription)
-        return subscription
+        audience = self._audience(interest)
+        stream = reader(audience, replay, iter(backlog) if backlog else None, self._queue_frames)
+        audience.streams[stream] = None
+        if audience.expiry is None:
+            self._check_expiry(audience)
+        return stream
 
-    def publish(self, change: ChangeFrame) -> None:
-        """Tell ``change`` to all who are interested, and keep it for replays."""
+    def publish(self, change: ChangeFrame, document: Document | None = None) -> None:
+        """Tell ``change``, which made ``document``, to all who are interested, and keep it for replays."""
         self._history.append(change)
-        readable: dict[tuple[int, str | None, str], bool] = {}
-        for subscription in tuple(self._by_name.get(change.key.name, ())):
-            interest = subscription.interest
-            # One decision for all streams of a token that ask for the same.
-            same = (interest.token.id, interest.environment, interest.label)
-            if same not in readable:
-                readable[same] = interest.covers(change.key)
-            if readable[same]:
-                subscription.offer(change.frame)
+        listening = (*self._listening.get(change.key.name, ()), *self._listening.get(change.key, ()))
+        told = _present(audience for audience in listening if audience.interest.covers(change.key))
+        if told:
+            self._turns.add(_tell(told, change, document))
 
     def advance(self, revision: int) -> None:
         """Take note of a revision that changed no config."""
         self._history.advance(revision)
 
-    def beat(self) -> None:
-        """Send one heartbeat to every stream."""
-        for subscription in tuple(self):
-            subscription.beat()
+    def beat(self, kind: Beat = Beat.BASE) -> None:
+        """Send one heartbeat to every stream of ``kind``."""
+        told = _present(audience for audience in self._audiences.values() if audience.interest.beat is kind)
+        if told:
+            self._turns.add(_beat(told))
 
     async def beat_forever(self) -> None:
-        """Send heartbeats until cancelled; one timer for all streams."""
-        while True:
-            await asyncio.sleep(self.heartbeat_interval)
-            self.beat()
+        """Send heartbeats until cancelled; one timer for all streams of a kind."""
+        await asyncio.gather(*(self._beat_forever(kind) for kind in self.intervals))
 
     def end_token(self, token_id: int) -> None:
         """End every stream of a revoked token."""
-        self._end((one for one in self if one.interest.token.id == token_id), End.REVOKED)
+        for audience in tuple(self._audiences.values()):
+            if audience.interest.token.id == token_id:
+                audience.end(End.REVOKED)
 
     def close(self) -> None:
         """End every stream and refuse new ones: the service is stopping."""
         self._closed = True
-        self._end(self, End.SHUTDOWN)
+        self._turns.clear()
+        for audience in tuple(self._audiences.values()):
+            audience.end(End.SHUTDOWN)
 
     def __iter__(self) -> Iterator[Subscription]:
-        for named in self._by_name.values():
-            yield from named
+        for audience in self._audiences.values():
+            yield from audience.streams
 
     def __len__(self) -> int:
-        return sum(len(named) for named in self._by_name.values())
+        return sum(len(audience.streams) for audience in self._audiences.values())
 
-    def _replay(self, interest: Interest, last_event_id: str | None) -> tuple[Replay, list[bytes]]:
+    async def _beat_forever(self, kind: Beat) -> None:
+        while True:
+            await asyncio.sleep(self.intervals[kind])
+            self.beat(kind)
+
+    def _replay(self, interest: NamedInterest, last_event_id: str | None) -> tuple[Replay, list[bytes]]:
         if not last_event_id:
             return Replay.NOT_ASKED, []
         seen = Position.parse(last_event_id)
         missed = self._history.since(seen.revision, interest.name) if seen and seen.epoch == self._epoch else None
         if missed is None:
-            return Replay.RESET, [RESET]
+            return Replay.RESET, [reset_frame(Position(self._epoch, self._history.latest))]
         return Replay.EXACT, [change.frame for change in missed if interest.covers(change.key)]
 
-    def _check_expiry(self, subscription: Subscription) -> None:
-        expires_at = subscription.interest.token.expires_at
-        if expires_at is None or subscription.ended is not None:
+    def _audience(self, interest: Interest) -> Audience:
+        """Return the audience of all who hear the same as ``interest``."""
+        identity = interest.identity
+        audience = self._audiences.get(identity)
+        if audience is None:
+            audience = self._audiences[identity] = Audience(interest, self._forget)
+            for place in interest.places():
+                self._listening.setdefault(place, {})[audience] = None
+        return audience
+
+    def _forget(self, audience: Audience) -> None:
+        """Leave nothing of an audience that has no stream any more."""
+        if self._audiences.pop(audience.interest.identity, None) is None:
+            return
+        for place in audience.interest.places():
+            there = self._listening[place]
+            del there[audience]
+            if not there:
+                del self._listening[place]
+        if audience.expiry is not None:
+            audience.expiry.cancel()
+            audience.expiry = None
+
+    def _check_expiry(self, audience: Audience) -> None:
+        expires_at = audience.interest.token.expires_at
+        if expires_at is None or not audience.streams:
             return
         remaining = (expires_at - self._clock()).total_seconds()
         if remaining <= 0:
-            subscription.end(End.EXPIRED)
+            audience.end(End.EXPIRED)
             return
-        self._expiries[subscription] = asyncio.get_running_loop().call_later(
-            min(remaining, _EXPIRY_CHECK), self._check_expiry, subscription
+        audience.expiry = asyncio.get_running_loop().call_later(
+            min(remaining, _EXPIRY_CHECK), self._check_expiry, audience
         )
 
-    def _end(self, subscriptions: Iterable[Subscription], why: End) -> None:
-        for subscription in tuple(subscriptions):
-            subscription.end(why)
 
-    def _forget(self, subscription: Subscription) -> None:
-        named = self._by_name[subscription.interest.name]
-        del named[subscription]
-        if not named:
-            del self._by_name[subscription.interest.name]
-        expiry = self._expiries.pop(subscription, None)
-        if expiry is not None:
-            expiry.cancel()
+def _present(audiences: Iterable[Audience]) -> _Told:
+    return [(audience, tuple(audience.streams)) for audience in audiences]
+
+
+def _tell(told: _Told, change: ChangeFrame, document: Document | None) -> Iterator[int]:
+    for audience, streams in told:
+        # All its streams may have ended since, with the rights to hear this.
+        if not audience.streams:
+            continue
+        try:
+            frame = audience.interest.frame(change, document)
+        except Exception as error:
+            # Their readers come back and learn of this change then; the others must not wait for that.
+            _logger.error("a change of %s cannot be told: %s", change.key, type(error).__qualname__)
+            for stream in streams:
+                stream.end(End.FAILED)
+            yield _MAKING
+            continue
+        yield _MAKING
+        each = 1 + len(frame) // _BYTES_PER_WRITE
+        for start in range(0, len(streams), _AT_A_TIME):
+            some = streams[start : start + _AT_A_TIME]
+            for stream in some:
+                try:
+                    stream.offer(frame)
+                except Exception as error:
+                    _logger.error("a stream cannot be written to: %s", type(error).__qualname__)
+                    stream.end(End.FAILED)
+            yield each * len(some)
+
+
+def _beat(told: _Told) -> Iterator[int]:
+    for _, streams in told:
+        for start in range(0, len(streams), _AT_A_TIME):
+            some = streams[start : start + _AT_A_TIME]
+            for stream in some:
+                stream.beat()
+            yield len(some)

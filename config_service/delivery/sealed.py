@@ -3,18 +3,19 @@
 Knows documents, keys and bytes. Knows nothing of HTTP or stores.
 
 Each payload is sealed once per key, encoding and revision and shared by all who ask: a fresh nonce for every request
-would wear the key out, and sealing would cost every read. What is least recently used falls out when the bytes exceed
-the capacity; versions that nobody asks for any more go that way.
+would wear the key out, and sealing would cost every read. The events that carry a payload are kept beside it. What is
+least recently used falls out when the bytes exceed the capacity; versions that nobody asks for any more go that way.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from config_client.crypto import seal
+from config_client.crypto import Binding, seal, seal_bound
 from config_client.types import Format
 
 from ..background import beside
@@ -24,6 +25,8 @@ CAPACITY: Final = 64 * 1024 * 1024
 """Bytes of payloads to keep, unless told otherwise."""
 SEALED_ENCODING: Final = "1"
 """Sealed format 1 in entity tags."""
+BOUND_ENCODING: Final = "2"
+"""Sealed format 2 in entity tags."""
 PLAIN_KEY_ID: Final = "plain"
 """Stands for a key id in the entity tags of plaintext."""
 _ENTRY_OVERHEAD: Final = 256
@@ -57,12 +60,24 @@ class Payloads:
 
         A tombstone has no content to seal: ValueError.
         """
-        wanted = _PayloadId(key_id, SEALED_ENCODING, document.revision)
-        payload = self._find(wanted)
-        if payload is None:
-            payload = seal(_content(document), key)
-            self._keep(wanted, payload)
-        return payload
+        return self._made_once(
+            _PayloadId(key_id, SEALED_ENCODING, document.revision), lambda: seal(_content(document), key)
+        )
+
+    def bound(self, document: Document, epoch: str, key: bytes, key_id: str) -> bytes:
+        """Return the content of ``document`` sealed in format 2: bound to its place in the history of ``epoch``.
+
+        A tombstone has no content to seal: ValueError.
+        """
+        place, version, revision = document.key, document.version, document.revision
+        binding = Binding(epoch, place.name, place.environment, place.label, version, revision)
+        return self._made_once(
+            _PayloadId(key_id, BOUND_ENCODING, revision), lambda: seal_bound(_content(document), key, binding)
+        )
+
+    def framed(self, document: Document, event: str, key_id: str, make: Callable[[], bytes]) -> bytes:
+        """Return what ``make`` makes of ``document``, sealed under key ``key_id``, for events ``event``."""
+        return self._made_once(_PayloadId(key_id, f"event {event}", document.revision), make)
 
     async def rendered(self, document: Document, fmt: Format) -> bytes:
         """Return the content of ``document`` as plaintext in ``fmt``. Raises NotRenderableError.
@@ -80,6 +95,13 @@ class Payloads:
                 if payload is None:
                     payload = await beside(lambda: render_document(content, fmt))
                     self._keep(wanted, payload)
+        return payload
+
+    def _made_once(self, wanted: _PayloadId, make: Callable[[], bytes]) -> bytes:
+        payload = self._find(wanted)
+        if payload is None:
+            payload = make()
+            self._keep(wanted, payload)
         return payload
 
     def _find(self, wanted: _PayloadId) -> bytes | None:

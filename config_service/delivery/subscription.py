@@ -1,25 +1,30 @@
-"""One reader of changes: a bounded queue between the hub, which never waits, and a stream, which may be slow.
+"""One reader of a stream: what it wants to hear, and its frames on their way to it.
 
-Knows frames and who is interested in what. Knows nothing of HTTP. A reader that falls behind is cut, not trimmed: it
-resumes from its last event and misses nothing, while a trimmed one would not know what it missed.
+Knows frames, rights and endings. Knows nothing of HTTP or sockets. A reader that falls behind is cut, not trimmed: it
+comes back and misses nothing, while a trimmed one would not know what it missed.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
+from ..domain.documents import Document
 from ..domain.keys import ConfigKey
 from ..domain.scopes import Right
 from ..security.tokens import Token
 from .frames import HEARTBEAT
+from .replay import ChangeFrame
 
-_CHUNK: Final = 256
-"""Frames handed over at a time: a long replay must not become one large copy per reader."""
+CHUNK_BYTES: Final = 64 * 1024
+"""Bytes of waiting frames that are handed over at a time: a long backlog must not become one large copy per reader."""
+QUEUE_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of live frames that may wait for one reader; a single larger one may, when nothing else waits."""
 
 
 class End(Enum):
@@ -30,6 +35,7 @@ class End(Enum):
     REVOKED = "token revoked"
     EXPIRED = "token expired"
     SHUTDOWN = "service stopping"
+    FAILED = "service failed"
 
 
 class Replay(Enum):
@@ -40,14 +46,60 @@ class Replay(Enum):
     RESET = "reset"
 
 
+class Beat(Enum):
+    """How often a stream carries heartbeats: base streams, which old clients read, need more of them."""
+
+    BASE = "base stream"
+    STATE = "state-first stream"
+
+
+class Interest(Protocol):
+    """What a reader wants to hear, and on whose behalf. Equal interests hear the same frames."""
+
+    @property
+    def token(self) -> Token:
+        """The token, as it was when the stream was opened."""
+
+    @property
+    def beat(self) -> Beat:
+        """The kind of heartbeats."""
+
+    @property
+    def identity(self) -> Hashable:
+        """What two interests that hear the same have in common."""
+
+    def places(self) -> Iterable[str | ConfigKey]:
+        """Return the names and keys whose changes are to be looked at."""
+
+    def covers(self, key: ConfigKey) -> bool:
+        """Tell whether this reader wants, and may see, the changes of ``key``."""
+
+    def frame(self, change: ChangeFrame, document: Document | None) -> bytes:
+        """Return the bytes that tell ``change``, which made ``document``."""
+
+
 @dataclass(frozen=True, slots=True)
-class Interest:
-    """Which changes a reader wants, and on whose behalf. Without an environment: every one that the token may read."""
+class NamedInterest:
+    """The changes of one name, as base streams tell them. Without an environment: in all that the token may read."""
 
     token: Token
     name: str
     label: str
     environment: str | None = None
+
+    @property
+    def beat(self) -> Beat:
+        """As often as old clients need it."""
+        return Beat.BASE
+
+    @property
+    def identity(self) -> Hashable:
+        """A token's rights never change, so its id stands for them."""
+        return (self.token.id, self.name, self.label, self.environment)
+
+    def places(self) -> Iterable[str | ConfigKey]:
+        """Return the name: environments that do not exist yet are covered as well."""
+        return (self.name,)
 
     def covers(self, key: ConfigKey) -> bool:
         """Tell whether this reader wants, and may see, the changes of ``key``."""
@@ -58,61 +110,159 @@ class Interest:
             and self.token.may(Right.READ, key.name, key.environment)
         )
 
+    def frame(self, change: ChangeFrame, document: Document | None) -> bytes:
+        """Return the one frame that all base streams share."""
+        return change.frame
 
-class Subscription:
-    """Frames on their way to one reader. Made by ``Hub.subscribe``; used on one event loop."""
 
-    __slots__ = (
-        "_backlog",
-        "_ended",
-        "_limit",
-        "_listeners",
-        "_queue",
-        "_waiting",
-        "interest",
-        "replay",
-    )
+class Audience:
+    """All streams that hear exactly the same: a decision and a frame are made once for all of them."""
 
-    def __init__(self, interest: Interest, replay: Replay, backlog: Iterable[bytes], limit: int) -> None:
-        self.interest = interest
-        self.replay = replay
-        self._backlog = deque(backlog)
-        self._queue: deque[bytes] = deque()
-        self._limit = limit
+    __slots__ = ("_when_empty", "expiry", "interest", "streams")
+
+    def __init__(self, interest: Interest, when_empty: Callable[[Audience], None]) -> None:
+        self.interest: Final = interest
+        self.streams: Final[dict[Subscription, None]] = {}
+        self.expiry: asyncio.TimerHandle | None = None
+        self._when_empty = when_empty
+
+    def leave(self, stream: Subscription) -> None:
+        """Take ``stream`` out, which has ended."""
+        self.streams.pop(stream, None)
+        if not self.streams:
+            self._when_empty(self)
+
+    def end(self, why: End) -> None:
+        """End every stream."""
+        for stream in tuple(self.streams):
+            stream.end(why)
+
+
+class Subscription(ABC):
+    """Frames on their way to one reader. Made by the hub; used on one event loop.
+
+    ``backlog`` comes first, then what is offered, in order.
+    """
+
+    __slots__ = ("_audience", "_ended", "replay")
+
+    def __init__(self, audience: Audience, replay: Replay) -> None:
+        self.replay: Final = replay
+        self._audience = audience
         self._ended: End | None = None
-        self._waiting: asyncio.Future[None] | None = None
-        self._listeners: list[Callable[[End], None]] = []
+
+    @property
+    def interest(self) -> Interest:
+        """What this reader wants to hear."""
+        return self._audience.interest
 
     @property
     def ended(self) -> End | None:
         """Why this subscription has ended, or None while it has not."""
         return self._ended
 
+    @abstractmethod
+    def offer(self, frame: bytes) -> None:
+        """Hand on ``frame`` or queue it; when the queue is full, end instead."""
+
+    @abstractmethod
+    def beat(self) -> None:
+        """Hand on a heartbeat, unless frames are waiting: those will break the silence as well."""
+
+    def end(self, why: End) -> None:
+        """Drop what is queued and end. Only the first call counts."""
+        if self._ended is None:
+            self._ended = why
+            self._audience.leave(self)
+            self._finish(why)
+
+    @abstractmethod
+    def _finish(self, why: End) -> None:
+        """Let go of everything, once."""
+
+
+S = TypeVar("S", bound=Subscription)
+S_co = TypeVar("S_co", bound=Subscription, covariant=True)
+
+
+class Reader(Protocol[S_co]):
+    """Makes a subscription: ``QueuedReader`` or ``DirectReader``."""
+
+    def __call__(self, audience: Audience, replay: Replay, backlog: Iterator[bytes] | None, limit: int) -> S_co:
+        """Return a subscription in ``audience`` that lets ``limit`` live frames wait behind ``backlog``."""
+
+
+class Waiting:
+    """What waits for one reader: a backlog, made while it is read, and live frames within bounds behind it."""
+
+    __slots__ = ("_backlog", "_frames", "_limit", "_size")
+
+    def __init__(self, backlog: Iterator[bytes] | None, limit: int) -> None:
+        self._backlog = backlog
+        self._frames: deque[bytes] = deque()
+        self._size = 0
+        self._limit = limit
+
+    def add(self, frame: bytes) -> bool:
+        """Queue ``frame`` and return True; return False when there is no room for it."""
+        if len(self._frames) >= self._limit or (self._frames and self._size + len(frame) > QUEUE_BYTES):
+            return False
+        self._frames.append(frame)
+        self._size += len(frame)
+        return True
+
+    def take(self) -> bytes:
+        """Return the next frames, joined; empty when nothing waits any more."""
+        taken: list[bytes] = []
+        size = 0
+        if self._backlog is not None:
+            for frame in self._backlog:
+                taken.append(frame)
+                size += len(frame)
+                if size >= CHUNK_BYTES:
+                    break
+            else:
+                self._backlog = None
+        while self._frames and size < CHUNK_BYTES:
+            taken.append(self._frames.popleft())
+            size += len(taken[-1])
+            self._size -= len(taken[-1])
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._backlog = None
+        self._frames.clear()
+        self._size = 0
+
+    def __bool__(self) -> bool:
+        return self._backlog is not None or bool(self._frames)
+
+
+class QueuedReader(Subscription):
+    """A reader that asks for its frames: for servers that do not hand over their connections."""
+
+    __slots__ = ("_listeners", "_reading", "_waiting")
+
+    def __init__(self, audience: Audience, replay: Replay, backlog: Iterator[bytes] | None, limit: int) -> None:
+        super().__init__(audience, replay)
+        self._waiting = Waiting(backlog, limit)
+        self._reading: asyncio.Future[None] | None = None
+        self._listeners: list[Callable[[End], None]] = []
+
     def offer(self, frame: bytes) -> None:
         """Queue ``frame``; when the queue is full, end instead."""
         if self._ended is not None:
             return
-        if len(self._queue) >= self._limit:
+        if self._waiting.add(frame):
+            self._wake()
+        else:
             self.end(End.OVERFLOW)
-            return
-        self._queue.append(frame)
-        self._wake()
 
     def beat(self) -> None:
-        """Queue a heartbeat, unless frames are waiting: those will break the silence as well."""
-        if not self._queue and not self._backlog:
+        """Queue a heartbeat, unless frames are waiting."""
+        if not self._waiting:
             self.offer(HEARTBEAT)
-
-    def end(self, why: End) -> None:
-        """Drop what is queued and end. Only the first call counts."""
-        if self._ended is not None:
-            return
-        self._ended = why
-        self._backlog.clear()
-        self._queue.clear()
-        self._wake()
-        for listener in self._listeners:
-            listener(why)
 
     def on_end(self, listener: Callable[[End], None]) -> None:
         """Call ``listener`` when this subscription ends; at once when it has ended."""
@@ -124,19 +274,21 @@ class Subscription:
     async def next(self) -> bytes | None:
         """Return the next frames, joined, waiting for at least one; None when the subscription has ended."""
         while self._ended is None:
-            if self._backlog:
-                return b"".join(self._backlog.popleft() for _ in range(min(_CHUNK, len(self._backlog))))
-            if self._queue:
-                frames = b"".join(self._queue)
-                self._queue.clear()
+            if frames := self._waiting.take():
                 return frames
-            self._waiting = asyncio.get_running_loop().create_future()
+            self._reading = asyncio.get_running_loop().create_future()
             try:
-                await self._waiting
+                await self._reading
             finally:
-                self._waiting = None
+                self._reading = None
         return None
 
+    def _finish(self, why: End) -> None:
+        self._waiting.clear()
+        self._wake()
+        for listener in self._listeners:
+            listener(why)
+
     def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        if self._reading is not None and not self._reading.done():
+            self._reading.set_result(None)

@@ -79,7 +79,7 @@ class PreconditionFailedError(ServiceError):
 
 
 class ConflictError(ServiceError):
-    """Other writers changed the config again and again while this change was made."""
+    """Other writers were faster every time, or a token can be given no other key."""
 
     code = "conflict"
 

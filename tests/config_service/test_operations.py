@@ -41,8 +41,9 @@ async def test_what_was_published_is_read_byte_for_byte(service: Any) -> None:
     outcome = await publish(service, raw)
     document = await service.operations.read(service.admin.token, ORDERS)
     assert document.content == raw
+    key = service.operations.key_for(service.admin.token, None)
     assert (outcome.changed, document.version, document.changed_by) == (True, 1, service.admin.token.id)
-    assert decrypt(service.operations.seal(service.admin.token, document), service.admin.key) == raw
+    assert decrypt(service.operations.seal(document, key), service.admin.key) == raw
 
 
 async def test_the_store_sees_documents_sealed_only(service: Any) -> None:

@@ -23,6 +23,7 @@ def test_only_the_master_key_has_no_default() -> None:
     settings = Settings.load(master_key=KEY)
     assert (settings.host, settings.port, settings.store_url) == ("127.0.0.1", 8080, "sqlite:///config.db")
     assert (settings.max_document_bytes, settings.heartbeat_interval, settings.queue_frames) == (1_048_576, 5.0, 256)
+    assert settings.watch_heartbeat_interval == 15.0
     assert settings.log_level == "info"
     assert settings.master_key_bytes() == bytes.fromhex(KEY)
 
@@ -36,6 +37,7 @@ def test_variables_set_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
         "master_key": KEY,
         "max_document_bytes": "4096",
         "heartbeat_interval": "0.25",
+        "watch_heartbeat_interval": "0.5",
         "queue_frames": "8",
         "log_level": "debug",
     }
@@ -82,6 +84,9 @@ def test_a_missing_master_key_is_named_with_its_remedy() -> None:
         ("max_document_bytes", CANARY),
         ("heartbeat_interval", "nan"),
         ("heartbeat_interval", 0),
+        ("watch_heartbeat_interval", 0),
+        ("watch_heartbeat_interval", 61),
+        ("watch_heartbeat_interval", "inf"),
         ("queue_frames", 0),
         ("log_level", CANARY),
     ],

@@ -15,6 +15,7 @@ from config_client.crypto import Binding, Keyring, seal_bound
 from config_client.protocol import ConfigState, Held, Position, Standing, parse_config_state, parse_position
 from config_service.delivery import sealed
 from config_service.delivery.frames import StateTemplate, state_frame
+from config_service.delivery.replay import ChangeFrame
 from config_service.delivery.subscription import End, QueuedReader
 from config_service.domain.errors import UnauthenticatedError, UnavailableError
 from config_service.domain.keys import ConfigKey
@@ -298,6 +299,28 @@ async def test_revoking_and_stopping_end_these_streams_as_any_other(service: Any
     with pytest.raises(UnavailableError):
         await watch(service, second, Held("orders"))
     assert service.app._hub._listening == {}
+
+
+async def test_a_token_revoked_while_a_change_is_being_told_is_sealed_for_no_more(
+    service: Any, seals: list[Binding], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its streams are over, its keys are gone, and nobody finds that worth a line in the log."""
+    await service.publish("orders", b"{}")
+    first, second = await service.mint(), await service.mint()
+    key, hub = ConfigKey("orders"), service.app._hub
+    document = service.operations._running.get(key)
+    here = Held("orders", position=Position(service.store.epoch, document.revision))
+    streams = [(await watch(service, first, here))[0] for _ in range(1500)]
+    revoked, _ = await watch(service, second, here)
+    hub.publish(ChangeFrame(key, service.operations.position.revision + 1, b""), document)
+    assert not streams[-1]._waiting._frames
+    service.app._feed._tokens.revoke(second.token.id, service.clock())
+    hub.end_token(second.token.id)
+    assert [event for event, _ in await told(streams[-1], 1)] == ["synced"]
+    assert [event for event, _ in await told(streams[-1], 1)] == ["config_changed"]
+    assert revoked.ended is End.REVOKED
+    assert len(seals) == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_a_client_that_is_ahead_waits_for_the_log(service: Any, epoch: str) -> None:

@@ -13,7 +13,7 @@ from config_service.delivery import hub as hub_module
 from config_service.delivery.frames import HEARTBEAT
 from config_service.delivery.hub import Hub
 from config_service.delivery.replay import ChangeFrame, History
-from config_service.delivery.subscription import Beat, End, NamedInterest
+from config_service.delivery.subscription import Beat, End, NamedInterest, QueuedReader
 from config_service.delivery.turns import TURN, Turns
 from config_service.domain.keys import ConfigKey
 from config_service.domain.scopes import Scope
@@ -125,6 +125,26 @@ async def test_who_ends_while_a_change_is_being_told_hears_nothing_more(hub: Hub
     assert revoked[-1].ended is End.REVOKED
     assert await revoked[-1].next() is None
     assert await other.next() == b"<1>"
+
+
+async def test_a_stream_that_cannot_be_written_to_is_cut_and_the_others_are_told(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing that one connection does may keep a change from the rest, or from being served."""
+    streams = [hub.subscribe(NamedInterest(token(), "orders", "main")) for _ in range(3)]
+    offer = QueuedReader.offer
+
+    def failing(stream: QueuedReader, frame: bytes) -> None:
+        if stream is streams[1]:
+            raise RuntimeError("canary-a0c4")
+        offer(stream, frame)
+
+    monkeypatch.setattr(QueuedReader, "offer", failing)
+    hub.publish(change(1))
+    assert await streams[0].next() == await streams[2].next() == b"<1>"
+    assert streams[1].ended is End.FAILED
+    assert "RuntimeError" in caplog.text
+    assert "canary" not in caplog.text
 
 
 async def test_a_stop_drops_what_is_still_to_be_told(hub: Hub) -> None:
