@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import statistics
 import tempfile
@@ -27,7 +26,7 @@ from config_client.protocol import (
 from config_service.process import ServiceProcess
 
 from .harness import Result, interleave, percentile, rounds_of
-from .machine import allow_connections, children, computed, memory, need_linux, settled
+from .machine import allow_connections, child_at, computed, memory, need_linux, settled
 from .nchan import PUBLISH_PATH, SUBSCRIBE_PATH, NchanProcess, find_nchan
 from .publisher import Publisher, request_bytes
 from .subscribers import Crowd
@@ -175,7 +174,7 @@ def compare(kind: Kind, count: int, store: Store, rounds: int) -> Figures:
 @contextmanager
 def _our_side(kind: Kind, count: int, store: Store, service: ServiceProcess) -> Iterator[tuple[Side, str]]:
     """Yield our side, connected, and an event as it sends them."""
-    pid = _pid(service)
+    pid = child_at(service.directory)
     url = httpx.URL(service.url)
     host, port = url.host, url.port or 0
     headers = {TOKEN_HEADER: store.writer, "Content-Type": "application/json"}
@@ -237,10 +236,3 @@ def _store(directory: Path, tokens: int) -> Iterator[Store]:
         writer = operator.mint("publisher", scopes=("*@*:read,write",)).token
         minted = [operator.mint(f"subscriber-{number}").token for number in range(tokens)]
     yield Store(service, writer, minted)
-
-
-def _pid(service: ServiceProcess) -> int:
-    """Return the process that listens: the child of this process that has the service's folder as its own."""
-    home = service.directory.resolve()
-    (pid,) = (child for child in children(os.getpid()) if Path(os.readlink(f"/proc/{child}/cwd")) == home)
-    return pid

@@ -80,6 +80,13 @@ def children(pid: int) -> set[int]:
     return {int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()}
 
 
+def child_at(directory: Path) -> int:
+    """Return the child of this process that has ``directory`` as its working directory, such as a service."""
+    home = directory.resolve()
+    (pid,) = (child for child in children(os.getpid()) if Path(_target(Path(f"/proc/{child}/cwd"))) == home)
+    return pid
+
+
 def settled(read: Callable[[], int]) -> int:
     """Return what ``read`` gives once it has stopped growing, or after a few seconds if it never does."""
     deadline = time.monotonic() + _SETTLE_WITHIN

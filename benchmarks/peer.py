@@ -108,9 +108,14 @@ class Watcher:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._child.pid
+
     def usage(self) -> Usage:
         """Return what the process holds now."""
-        return usage(self._child.pid)
+        return usage(self.pid)
 
     def watch(self) -> None:
         """Begin to watch; with our library the first values are there when this returns."""

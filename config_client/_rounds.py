@@ -226,11 +226,13 @@ class Watch(ABC):
 
     def _lose(self, error: NotFoundError) -> Generator[Command, Outcome, bool]:
         """Report that the config is gone, once; tell whether this was news."""
-        known, self._gone = self._gone, True
+        known = self._gone
         if not known:
             yield Report(error)
             yield Forget()
             yield Trouble("deleted", error)
+        # Not before all is said of it, since the watch may be called back between any two commands.
+        self._gone = True
         return not known
 
 

@@ -91,6 +91,8 @@ class StateWatch:
         self._delegated = False
         self._blocked = 0
         """Rounds in a row in which no stream came as far as ``synced``."""
+        self._poll_due = 0.0
+        """When every config is to be looked at again."""
         self._asked = 0.0
         """When the service was last told what is held."""
         self._state = State.INITIALIZING
@@ -150,7 +152,7 @@ class StateWatch:
             if not isinstance(item, ServerSentEvent):
                 return failure_of(item)
             if item.event == SYNCED_EVENT:
-                self._blocked = 0
+                self._blocked, self._poll_due = 0, 0.0
                 self._state = State.LIVE
                 yield Connection(State.LIVE)
             elif item.event in {STATE_EVENT, CHANGED_EVENT} and item.data:
@@ -202,9 +204,8 @@ class StateWatch:
             return
         elif state.standing is Standing.DELETED:
             if not track.tombstone or state.position != track.seen.position:
-                track.seen = track.seen.after(Fetched(metadata_of(state)))
-                track.tombstone = True
                 yield from self._lose(track, NotFoundError(f"{where} was deleted; the last value stays"), "deleted")
+                track.seen, track.tombstone = track.seen.after(Fetched(metadata_of(state))), True
         elif track.tombstone or track.seen.unopened or state.position != track.seen.position:
             outcome = yield Unseal(track, state)
             if not isinstance(outcome, Fetched):
@@ -225,13 +226,13 @@ class StateWatch:
         if fault is None:
             outcome = yield Apply(fetched.document, fetched.metadata, track)
             fault = outcome if isinstance(outcome, ConfigClientError) else None
-        # Not before it is in place: a child that is forked meanwhile has to be told of it again.
-        track.seen, track.fault = track.seen.after(fetched), fault
         if fault is not None:
             yield Report(fault, track)
             yield Trouble(trouble_of(fault), fault, track)
-            if self._policy.is_final(fault, found=True):
-                yield from self._finish(track, fault)
+        # Not before it is in place: a child that is forked meanwhile has to be told of it again.
+        track.seen, track.fault = track.seen.after(fetched), fault
+        if fault is not None and self._policy.is_final(fault, found=True):
+            yield from self._finish(track, fault)
         if again:
             yield Heard(track)
 
@@ -247,11 +248,14 @@ class StateWatch:
 
     def _lose(self, track: Track, error: ConfigClientError, reason: str) -> Steps:
         """Act on a config that is not there, or not for this token: the old value stays, unless the error is final."""
-        before, track.gone = track.gone, reason
+        before = track.gone
+        # A deletion that is hidden by now has to be told of again.
+        track.tombstone = track.tombstone and reason == "deleted"
         if before and (before == "refused") is (reason == "refused"):
             # The same once more, perhaps told in other words: by a poll, or after a restored backup.
             if before != reason:
                 yield Trouble(reason, error, track)
+                track.gone = reason
             return
         yield Forget(track)
         waits = isinstance(error, NotFoundError) and track.patient
@@ -260,6 +264,7 @@ class StateWatch:
             yield from self._finish(track, error)
             return
         yield Trouble(reason, error, track)
+        track.gone = reason
         if track.found:
             yield Heard(track)
 
@@ -293,11 +298,12 @@ class StateWatch:
         self._blocked += 1
         delay, self._backoff = self._backoff.next(self._policy.uniform)
         # The first round may just have met a restart; from the second on, values are kept current without a stream.
-        if self._blocked >= 2:
+        # Streams are tried as often as ever meanwhile.
+        if self._blocked >= 2 and self._policy.clock() >= self._poll_due:
             missed = yield from self._poll()
             if missed is None:
                 yield from self._become(State.POLLING, "no stream", failure)
-                delay = max(delay, self._policy.poll_interval * self._policy.uniform(0.5, 1.5))
+                self._poll_due = self._policy.clock() + self._policy.poll_interval * self._policy.uniform(0.5, 1.5)
             elif self._policy.is_final(missed, found=True):
                 yield from self._finish_all(missed)
                 return

@@ -19,7 +19,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from ._rounds import Policy, Seen, Watch, differs, failure_of, is_blank, later, position_of, trouble_of
+from ._rounds import Policy, Watch, differs, failure_of, is_blank, later, position_of, trouble_of
 from ._steps import (
     Apply,
     Attempt,
@@ -138,11 +138,12 @@ class ValueWatch(Watch):
         if fault is None:
             outcome = yield Apply(fetched.document, metadata)
             fault = outcome if isinstance(outcome, ConfigClientError) else None
-        # A document that cannot be used counts as seen: fetching it again would not mend it.
-        self._seen, self._fault = self._seen.after(fetched), fault
         if fault is not None:
             failure = (yield from self._outlive(fault)) or failure
             yield Trouble(trouble_of(fault), fault)
+        # A document that cannot be used counts as seen: fetching it again would not mend it. Not before all is said of
+        # it, since the watch may be called back between any two commands.
+        self._seen, self._fault = self._seen.after(fetched), fault
         return True, failure
 
     def _find_again(self) -> Steps:

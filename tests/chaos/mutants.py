@@ -14,11 +14,12 @@ import pytest
 from config_client._interrupt import Interrupt
 from config_client._keeper import Keeper
 from config_client._rounds import Seen
-from config_client._state_watch import StateWatch, metadata_of
+from config_client._state_watch import StateWatch
 from config_client._states import ConfigState, Standing
 from config_client._steps import Fetched, StatesOpened, Unseal
 from config_client._tracks import Track
 from config_client.errors import ConfigClientError
+from config_client.protocol import metadata_of
 
 
 def one_cursor_for_the_stream(patch: pytest.MonkeyPatch) -> None:

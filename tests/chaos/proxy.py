@@ -78,6 +78,8 @@ class Fault:
 
 
 WELL: Final = Fault()
+_CONTINUOUS: Final = frozenset({Kind.STALL, Kind.HALF_OPEN, Kind.DRIP, Kind.TRUNCATE, Kind.LATENCY})
+"""What is done to connections as long as they live; the others are resets, and another answer to those that follow."""
 
 
 class LoopThread:
@@ -112,6 +114,9 @@ class LoopThread:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # What was aborted is closed in the next turns of the loop.
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     def _run(self) -> None:
         try:
@@ -145,8 +150,8 @@ class Proxy:
         self._holder = _bound(0)
         self._port = self._holder.getsockname()[1]
         self.url: Final = f"http://127.0.0.1:{self._port}"
-        self._listener: asyncio.Server | None = None
-        self._carrier.run(self._listen())
+        self._listener: socket.socket | None = None
+        self._carrier.run(self._apply(WELL))
 
     @property
     def accepted(self) -> int:
@@ -196,15 +201,19 @@ class Proxy:
         if fault.kind is Kind.REFUSE:
             self._deafen()
         elif self._listener is None:
-            await self._listen()
+            self._listen()
         for connection in tuple(self._connections):
             connection.suffer(fault)
 
-    async def _listen(self) -> None:
-        self._listener = await asyncio.start_server(self._serve, sock=_bound(self._port), backlog=64)
+    def _listen(self) -> None:
+        self._listener = _bound(self._port)
+        self._listener.listen(64)
+        self._listener.setblocking(False)
+        self._carrier.loop.add_reader(self._listener, self._accept, self._listener)
 
     def _deafen(self) -> None:
         if self._listener is not None:
+            self._carrier.loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
 
@@ -216,16 +225,24 @@ class Proxy:
             connection.reset()
         await asyncio.gather(*served, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(self, self._accepted, reader, writer)
+    def _accept(self, listener: socket.socket) -> None:
+        # Not asyncio's server: closed at the wrong moment, it loses what it has just accepted.
+        try:
+            accepted, _ = listener.accept()
+        except OSError:
+            return
+        accepted.setblocking(False)
+        connection = Connection(self, self._accepted, accepted)
         self._accepted += 1
         with self._changed:
             self._connections[connection] = None
             self._changed.notify_all()
-        connection.task = asyncio.current_task()
+        if self.fault.kind in _CONTINUOUS:
+            connection.suffer(self.fault)
+        connection.task = self._carrier.loop.create_task(self._serve(connection))
+
+    async def _serve(self, connection: Connection) -> None:
         try:
-            if self.fault.kind in {Kind.STALL, Kind.HALF_OPEN, Kind.DRIP, Kind.TRUNCATE, Kind.LATENCY}:
-                connection.suffer(self.fault)
             await connection.run(self._target)
         finally:
             with self._changed:
@@ -244,15 +261,17 @@ class Connection:
 
     proxy: Proxy
     number: int
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    task: asyncio.Task[object] | None = None
+    sock: socket.socket
+    task: asyncio.Task[None] | None = None
     is_stream: bool = False
     fault: Fault = WELL
     _left: float = 0.0
+    _is_over: bool = False
     _line: bytes = b""
     """The line that asks for a stream, once there was one."""
     _recorded: bytearray = field(default_factory=bytearray)
+    _reader: asyncio.StreamReader | None = None
+    _writer: asyncio.StreamWriter | None = None
     _upstreams: list[asyncio.StreamWriter] = field(default_factory=list)
     _pumps: list[asyncio.Future[None]] = field(default_factory=list)
 
@@ -261,48 +280,57 @@ class Connection:
         if self.fault.kind is Kind.HALF_OPEN:
             return
         self.fault, self._left = fault, fault.amount
-        if fault.kind in {Kind.RESET, Kind.REFUSE, Kind.REPLAY, Kind.TWICE, Kind.UNAVAILABLE, Kind.BLOCKED}:
+        if fault.kind not in {Kind.NONE, *_CONTINUOUS}:
             self.proxy.bites[fault.kind] += fault.kind in {Kind.RESET, Kind.REFUSE}
             self.fault = WELL
             self.reset()
 
     def reset(self) -> None:
         """End the connection with a reset instead of an end in good order."""
+        self._is_over = True
         with suppress(OSError):
-            sock = self.writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if self._writer is not None:
+            self._writer.transport.abort()
 
     async def run(self, target: tuple[str, int]) -> None:
         """Pass bytes in both directions until one of them ends."""
+        self._reader, self._writer = await asyncio.open_connection(sock=self.sock)
+        writers = [self._writer]
         try:
             reader, writer = await asyncio.open_connection(*target)
+            writers.append(writer)
+            self._upstreams = [writer]
+            if self._is_over:
+                return
+            self._pumps = [asyncio.ensure_future(self._ask(target)), asyncio.ensure_future(self._answer(reader))]
+            try:
+                await asyncio.wait(self._pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in self._pumps:
+                    pump.cancel()
+                await asyncio.gather(*self._pumps, return_exceptions=True)
+                if self.is_stream and len(self._recorded) > 256:
+                    self.proxy.recordings[self._line].append(bytes(self._recorded))
+                writers += self._upstreams[1:]
         except OSError:
             self.reset()
-            return
-        self._upstreams = [writer]
-        self._pumps = [asyncio.ensure_future(self._ask(target)), asyncio.ensure_future(self._answer(reader))]
-        try:
-            await asyncio.wait(self._pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for pump in self._pumps:
-                pump.cancel()
-            await asyncio.gather(*self._pumps, return_exceptions=True)
-            if self.is_stream and len(self._recorded) > 256:
-                self.proxy.recordings[self._line].append(bytes(self._recorded))
-            for ended in (self.writer, *self._upstreams):
+            for ended in writers:
                 await _end(ended)
 
     async def _ask(self, target: tuple[str, int]) -> None:
+        assert self._reader is not None
+        assert self._writer is not None
         with suppress(OSError):
-            while data := await self.reader.read(_PIECE):
+            while data := await self._reader.read(_PIECE):
                 if _REQUEST.match(data):
                     asked = _STREAM.match(data)
                     self._line = asked[0] if asked else b""
                     canned = self._canned(data)
                     if canned is not None:
-                        self.writer.write(canned)
-                        await self.writer.drain()
+                        self._writer.write(canned)
+                        await self._writer.drain()
                         return
                 if self.proxy.fault.kind is Kind.TWICE and len(self._upstreams) == 1:
                     self.proxy.bites[Kind.TWICE] += 1
@@ -315,6 +343,7 @@ class Connection:
                 await self._pass_on(data, self._upstreams[0])
 
     async def _answer(self, upstream: asyncio.StreamReader) -> None:
+        assert self._writer is not None
         with suppress(OSError):
             while data := await upstream.read(_PIECE):
                 if self._line and not self.is_stream and data.startswith(b"HTTP/1.1 200"):
@@ -322,7 +351,7 @@ class Connection:
                     self.proxy.note()
                 if self.is_stream and len(self._recorded) < _RECORDED:
                     self._recorded += data
-                if not await self._pass_on(data, self.writer):
+                if not await self._pass_on(data, self._writer):
                     return
         if self.fault.kind is Kind.HALF_OPEN:
             # The end is swallowed too.
@@ -347,7 +376,7 @@ class Connection:
 
     async def _pass_on(self, data: bytes, sink: asyncio.StreamWriter) -> bool:
         """Write ``data`` as the fault lets it through; tell whether the connection goes on."""
-        downstream = sink is self.writer
+        downstream = sink is self._writer
         while data:
             fault, piece = self.fault, data
             if fault.kind is not Kind.NONE and (downstream or fault.kind is not Kind.TRUNCATE):

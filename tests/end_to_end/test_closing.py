@@ -88,7 +88,7 @@ class Scripted(Peer):
             assert self._changed.wait_for(lambda: self._asked == len(clients), PATIENCE)
         if self._script:
             for client in clients:
-                client.wait_until(lambda client=client: client.state is State.LIVE)
+                client.wait_until_live()
 
     def wait_until_left(self) -> None:
         with self._changed:
@@ -217,6 +217,10 @@ class Anyone(ABC):
     @abstractmethod
     def close(self) -> float:
         """Close; return the seconds that it took."""
+
+    def wait_until_live(self) -> None:
+        """Wait until the stream has told of everything."""
+        self.wait_until(lambda: self.state is State.LIVE)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Look again and again, since no event tells of this."""
