@@ -99,9 +99,9 @@ def service() -> dict[str, Any]:
 # --- requirements ---
 
 
-def test_there_is_a_list_for_development_for_the_server_and_for_the_sdk_tests() -> None:
-    """Each of the three ways to install has its own pinned list, and no other list lies about unchecked."""
-    assert [path.name for path in REQUIREMENTS] == ["dev.txt", "sdk-test.txt", "server.txt"]
+def test_there_is_a_list_for_every_way_to_install() -> None:
+    """Development, the benchmarks' peer, the SDK's tests and the server each have theirs, and no other lies about."""
+    assert [path.name for path in REQUIREMENTS] == ["dev.txt", "peer.txt", "sdk-test.txt", "server.txt"]
 
 
 @pytest.mark.parametrize("path", REQUIREMENTS, ids=lambda path: path.name)
