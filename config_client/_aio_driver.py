@@ -56,7 +56,7 @@ class TaskDriver:
         self._heartbeat = heartbeat_interval
         self._stopped = False
         self._woken = False
-        self._waiting: asyncio.Task[Any] | None = None
+        self._bell: asyncio.Future[None] | None = None
         self._stream = AsyncExitStack()
         self._decoder = SSEDecoder()
         self._chunks: AsyncIterator[bytes] | None = None
@@ -65,8 +65,8 @@ class TaskDriver:
     def wake(self) -> None:
         """End the wait or the read under way, or the next one."""
         self._woken = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
 
     def stop(self) -> None:
         """Let ``run`` return soon."""
@@ -128,20 +128,23 @@ class TaskDriver:
             self._woken = False
             work.close()
             return None
-        task: asyncio.Task[R] = asyncio.get_running_loop().create_task(work)
-        self._waiting = task
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[R] = loop.create_task(work)
+        # Not by cancelling: that could not be told from being cancelled from outside at the same time.
+        bell = self._bell = loop.create_future()
         try:
-            return await task
-        except asyncio.CancelledError:
-            # Cancelled by ``wake``, or is it this very task that is cancelled from outside?
-            if self._woken and task.cancelled():
-                self._woken = False
-                return None
-            raise
+            await asyncio.wait({task, bell}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._waiting = None
+            self._bell = None
+            bell.cancel()
             if not task.done():
                 task.cancel()
+                # It lets go of the connection before anything else is done with that.
+                await asyncio.wait({task})
+        if task.cancelled():
+            self._woken = False
+            return None
+        return task.result()
 
     async def _fetch(self, command: Fetch) -> Outcome:
         name, query = self._desk.subject(command.track)

@@ -42,7 +42,31 @@ class Desk(Protocol):
         """End the base streams that were delegated."""
 
 
-class EventDesk:
+class SingleDesk:
+    """What the sides of a watch of one config have in common: the set of configs never changes."""
+
+    def __init__(self, config_name: str, query: dict[str, str]) -> None:
+        self._name = config_name
+        self._query = query
+
+    def subject(self, track: Track | None) -> tuple[str, dict[str, str]]:
+        """Return the one config."""
+        return self._name, self._query
+
+    def contact(self) -> None:
+        """Nobody asks for the age of what this stream tells."""
+
+    def drain(self) -> None:
+        """There is nothing to pass on."""
+
+    def delegate(self) -> None:
+        """This is a base stream already."""
+
+    def recall(self) -> None:
+        """Nothing was delegated."""
+
+
+class EventDesk(SingleDesk):
     """The side of ``watch``: one config name, one callback."""
 
     def __init__(
@@ -52,14 +76,9 @@ class EventDesk:
         query: dict[str, str],
         callback: Callable[[ConfigChangeEvent], object],
     ) -> None:
+        super().__init__(config_name, query)
         self._options = options
-        self._name = config_name
-        self._query = query
         self._callback = callback
-
-    def subject(self, track: Track | None) -> tuple[str, dict[str, str]]:
-        """Return the one config."""
-        return self._name, self._query
 
     def perform(self, command: LocalCommand) -> Outcome:
         """Call the application's callbacks."""
@@ -73,18 +92,6 @@ class EventDesk:
             case _:
                 pass
         return None
-
-    def contact(self) -> None:
-        """Nobody asks for the age of an event."""
-
-    def drain(self) -> None:
-        """The set of configs never changes."""
-
-    def delegate(self) -> None:
-        """A watch of events is on a base stream already."""
-
-    def recall(self) -> None:
-        """Nothing was delegated."""
 
 
 def report(options: Options, config_name: str | None, error: ConfigClientError, level: int = logging.WARNING) -> None:

@@ -100,6 +100,8 @@ class StateWatch:
     def add(self, track: Track) -> None:
         """Watch ``track`` from the next opening on, which follows at once if the driver is woken."""
         self._tracks[track] = None
+        # Whoever subscribes waits for a first value, and not for the next turn.
+        self._poll_due = 0.0
 
     def remove(self, track: Track) -> None:
         """Leave ``track`` alone from now on."""

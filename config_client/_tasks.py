@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from ._aio_driver import TaskDriver
 from ._aio_transport import AsyncTransport
+from ._delegates import DelegateDesk
 from ._horizon import Horizon
 from ._opening import Opener
-from ._session import AnyKeeper, Session, defect, policy_of
-from ._steps import Finish, LocalCommand, Outcome
+from ._session import AnyKeeper, Session, defect
+from ._steps import Finish
 from ._tracks import Track
-from .errors import ClosedError, ConfigClientError
 from .options import Options
-from .watching import ValueWatch
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -113,7 +112,7 @@ class TaskSession(Session):
         """End the tasks that were delegated, and go on from what they have seen."""
         for track, delegate in self._delegates.items():
             delegate.driver.stop()
-            delegate.watch.hand_over(track)
+            delegate.desk.watch.hand_over(track)
         self._delegates.clear()
 
     def _dismiss(self, keeper: AnyKeeper) -> None:
@@ -134,42 +133,15 @@ class TaskSession(Session):
 
 
 class _Delegate:
-    """One config on a base stream of its own."""
+    """One config on a base stream of its own, as a task of its own."""
 
     def __init__(self, session: TaskSession, transport: AsyncTransport, keeper: AnyKeeper) -> None:
-        self._session = session
-        self._keeper = keeper
-        self.watch = ValueWatch(policy_of(session.options), keeper.track)
-        self.driver = TaskDriver(transport, session.opener, self, session.options.heartbeat_interval)
+        self.desk = DelegateDesk(session, keeper)
+        self.driver = TaskDriver(transport, session.opener, self.desk, session.options.heartbeat_interval)
 
     async def run(self) -> None:
         """Follow the base stream until called back."""
         try:
-            await self.driver.run(self.watch.run())
-        except ClosedError:
-            return
-        except ConfigClientError as error:
-            self._session.end(self._keeper, error)
+            await self.driver.run(self.desk.watch.run())
         except Exception as error:
-            self._session.end(self._keeper, defect(error))
-
-    def subject(self, track: Track | None) -> tuple[str, dict[str, str]]:
-        """Return name and query of the one config."""
-        return self._keeper.track.name, self._keeper.track.query
-
-    def perform(self, command: LocalCommand) -> Outcome | Awaitable[Outcome]:
-        """Perform a command that needs no network."""
-        return self._session.serve(self._keeper, command)
-
-    def contact(self) -> None:
-        """Take note that the stream has just brought something."""
-        self._session.contact()
-
-    def drain(self) -> None:
-        """There is only one config."""
-
-    def delegate(self) -> None:
-        """This is the delegate."""
-
-    def recall(self) -> None:
-        """This is the delegate."""
+            self.desk.ended(error)

@@ -9,20 +9,17 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from ._bell import Bell
+from ._delegates import DelegateDesk
 from ._driver import ThreadDriver
 from ._horizon import Horizon
 from ._opening import Opener
-from ._session import AnyKeeper, Session, defect, policy_of
-from ._steps import Finish, LocalCommand, Outcome
+from ._session import AnyKeeper, Session, defect
+from ._steps import Finish
 from ._tracks import Track
-from .errors import ClosedError, ConfigClientError
 from .options import Options
 from .transport import Transport
-from .watching import ValueWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from .cache import Cache
 
 THREAD_NAME: Final = "config-client"
@@ -101,7 +98,7 @@ class ThreadSession(Session):
         for track, delegate in tuple(self._delegates.items()):
             if delegate.thread.ident is not None:
                 delegate.thread.join(RECALL_SECONDS)
-            delegate.watch.hand_over(track)
+            delegate.desk.watch.hand_over(track)
         self._delegates.clear()
 
     def _dismiss(self, keeper: AnyKeeper) -> None:
@@ -129,42 +126,15 @@ class ThreadSession(Session):
 
 
 class _Delegate:
-    """One config on a base stream of its own."""
+    """One config on a base stream of its own, on a thread of its own."""
 
     def __init__(self, session: ThreadSession, transport: Transport, keeper: AnyKeeper) -> None:
-        self._session = session
-        self._keeper = keeper
-        self.watch = ValueWatch(policy_of(session.options), keeper.track)
-        self.driver = ThreadDriver(transport, session.opener, self, session.options.heartbeat_interval)
+        self.desk = DelegateDesk(session, keeper)
+        self.driver = ThreadDriver(transport, session.opener, self.desk, session.options.heartbeat_interval)
         self.thread = threading.Thread(target=self._run, name=f"{THREAD_NAME} {keeper.track.name}", daemon=True)
 
     def _run(self) -> None:
         try:
-            self.driver.run(self.watch.run())
-        except ClosedError:
-            return
-        except ConfigClientError as error:
-            self._session.end(self._keeper, error)
+            self.driver.run(self.desk.watch.run())
         except Exception as error:
-            self._session.end(self._keeper, defect(error))
-
-    def subject(self, track: Track | None) -> tuple[str, dict[str, str]]:
-        """Return name and query of the one config."""
-        return self._keeper.track.name, self._keeper.track.query
-
-    def perform(self, command: LocalCommand) -> Outcome | Awaitable[Outcome]:
-        """Perform a command that needs no network."""
-        return self._session.serve(self._keeper, command)
-
-    def contact(self) -> None:
-        """Take note that the stream has just brought something."""
-        self._session.contact()
-
-    def drain(self) -> None:
-        """There is only one config."""
-
-    def delegate(self) -> None:
-        """This is the delegate."""
-
-    def recall(self) -> None:
-        """This is the delegate."""
+            self.desk.ended(error)
