@@ -13,7 +13,7 @@ unexport PYTHONPATH
 unexport PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help install test unit integration e2e chaos lint fmt typecheck security bench build demo docker-up docker-down lock clean
+.PHONY: help install test unit integration e2e long chaos lint fmt typecheck security bench build demo docker-up docker-down lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*  ## \(.*\)$$/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -64,9 +64,9 @@ docker-down:  ## stop it; the data volume stays
 
 # --- tests -----------------------------------------------------------------------------------------------------------
 
-test: install  ## every test, with branch coverage of both packages
+test: install  ## every test but the long ones, with branch coverage of both packages
 	@$(RUN)/coverage erase
-	$(RUN)/coverage run -m pytest
+	$(RUN)/coverage run -m pytest -m "not long"
 	@$(RUN)/coverage combine --quiet
 	@$(RUN)/coverage report
 
@@ -79,6 +79,9 @@ integration: install  ## the tests on a real store, shell or child process
 e2e: install  ## the tests with a real server on a real socket
 	$(RUN)/pytest -m e2e
 
+long: install  ## the tests that take minutes: chaos and its mutants, rounds of SIGKILL, every benchmark once
+	$(RUN)/pytest -p no:logging -m long
+
 chaos: install  ## more of the chaos suite: ROUNDS=5000, SEED=…; FIRST=… plays a round again
 	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) CHAOS_FIRST=$(FIRST) CHAOS_WORLDS=$(WORLDS) \
 		$(RUN)/pytest -p no:logging tests/chaos -k "nothing_hangs"
@@ -86,7 +89,7 @@ chaos: ROUNDS ?= 1000
 # The second of today, so that every run sees another course of events; a failure tells its own.
 chaos: SEED ?= $(shell date +%s)
 chaos: FIRST ?= 0
-chaos: WORLDS ?= 2
+chaos: WORLDS ?= 3
 
 bench: install  ## every benchmark, each beside its peer
 	$(RUN)/python -m benchmarks

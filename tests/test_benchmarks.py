@@ -280,6 +280,7 @@ sys.stdin.readline()
 
 
 @pytest.mark.integration
+@pytest.mark.long
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_runs(name: str) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ import pytest
 
 from config_service.process import ServiceProcess
 
-from .mutants import MUTANTS, Mutant
+from .mutants import MUTANTS, Mutant, says_nothing_of_trouble
 from .plans import Disaster, plan_of
 from .proxy import Kind
 from .world import LawBrokenError, World
@@ -27,9 +29,11 @@ pytestmark = pytest.mark.e2e
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "300"))
 SEED = int(os.environ.get("CHAOS_SEED", "20261121"))
 FIRST = int(os.environ.get("CHAOS_FIRST", "0"))
-WORLDS = min(int(os.environ.get("CHAOS_WORLDS", "2")), ROUNDS)
+WORLDS = min(int(os.environ.get("CHAOS_WORLDS", "3")), ROUNDS)
 """A round is mostly waiting, so several worlds are played at a time."""
 MUTANT_ROUNDS = 100
+MUTANT_PATIENCE = 3.0
+"""Seconds after which a mutant's watcher that is not current is taken for lost."""
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,7 @@ def test_no_change_is_lost_nothing_goes_backwards_and_nothing_hangs(tmp_path: Pa
     """
     bites: Counter[Kind] = Counter()
     disasters: Counter[Disaster] = Counter()
+    failed = threading.Event()
 
     def play(number: int) -> int:
         first = FIRST + number * ROUNDS // WORLDS
@@ -67,7 +72,11 @@ def test_no_change_is_lost_nothing_goes_backwards_and_nothing_hangs(tmp_path: Pa
         directory = tmp_path / str(number)
         directory.mkdir()
         with World(directory, new_store) as world:
-            world.run(SEED, last - first, first)
+            try:
+                world.run(SEED, last - first, first, over=failed.is_set)
+            except BaseException:
+                failed.set()
+                raise
         bites.update(world.bites)
         disasters.update(world.disasters)
         return world.rounds
@@ -105,8 +114,31 @@ def test_a_client_that_breaks_a_law_is_caught(
     mutant: Mutant, tmp_path: Path, new_store: ServiceProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rounds name the law that is broken, and how to play the round again."""
-    with World(tmp_path, new_store, heartbeat=mutant.heartbeat, patience=4.0, kinds=("subscribing",)) as world:
+    only = ("subscribing",)
+    with World(tmp_path, new_store, heartbeat=mutant.heartbeat, patience=MUTANT_PATIENCE, kinds=only) as world:
         mutant.apply(monkeypatch)
         with pytest.raises(LawBrokenError, match=rf"make chaos SEED={mutant.seed} FIRST=\d+ ROUNDS=1") as caught:
             world.run(mutant.seed, MUTANT_ROUNDS)
     assert caught.value.law == mutant.law
+
+
+def test_rounds_that_failed_fail_again(
+    tmp_path: Path, new_store: ServiceProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the message tells is enough: on a new store and new clients, the same round finds the same law broken."""
+    says_nothing_of_trouble(monkeypatch)
+    told: list[tuple[str, ...]] = []
+    # The first round is harmless to it, the second is not.
+    seed, first, rounds = 461, 0, MUTANT_ROUNDS
+    for directory in (tmp_path / "first", tmp_path / "again"):
+        directory.mkdir()
+        with (
+            World(directory, new_store, patience=MUTANT_PATIENCE, kinds=("awaiting",)) as world,
+            pytest.raises(LawBrokenError, match="law 3") as caught,
+        ):
+            world.run(seed, rounds, first)
+        command = re.search(r"make chaos SEED=(\d+) FIRST=(\d+) ROUNDS=(\d+) WORLDS=1", str(caught.value))
+        assert command is not None
+        told.append(command.groups())
+        seed, first, rounds = map(int, command.groups())
+    assert told == [("461", "0", "2")] * 2

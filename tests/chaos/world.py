@@ -119,9 +119,14 @@ class World:
     ) -> None:
         self._stack.close()
 
-    def run(self, seed: int, rounds: int, first: int = 0) -> None:
-        """Play rounds ``first`` and following. Raises LawBrokenError, and tells how to play the same round again."""
+    def run(self, seed: int, rounds: int, first: int = 0, *, over: Callable[[], bool] = lambda: False) -> None:
+        """Play rounds ``first`` and following, until it is ``over``.
+
+        Raises LawBrokenError, and tells how to play the same round again.
+        """
         for number in range(first, first + rounds):
+            if over():
+                return
             plan = plan_of(seed, number, proxies=len(self._clients), configs=len(CONFIGS))
             try:
                 self.play(plan)

@@ -37,7 +37,7 @@ Handler = Callable[["Connection", "Request"], None]
 
 @dataclass
 class Request:
-    """One request as the service read it. ``route``: list, config, formatted or watch; states, which it does not have."""
+    """One request as the service read it. ``route``: list, config, formatted, watch; states is not served."""
 
     route: str
     name: str

@@ -29,8 +29,9 @@ from config_client import (
     UnmarshalError,
 )
 from config_client import _driver as driver_module
-from config_client._streams import MAX_HEARTBEAT
 from config_client._sse import SSEDecoder
+from config_client._streams import MAX_HEARTBEAT
+from config_client._threads import THREAD_NAME
 from config_client.transport import Transport
 
 pytestmark = pytest.mark.integration
@@ -206,6 +207,39 @@ def test_a_refusal_is_reported_and_raised_after_one_attempt(
     assert errors.items == watching.raised
     assert foreign.count("config") == 1
     assert foreign.count("watch") == int(events)
+
+
+def test_a_watch_that_has_ended_leaves_no_thread_behind(
+    foreign: Any, background: Callable[..., Any], eventually: Callable[[Callable[[], bool]], bool]
+) -> None:
+    """On base streams too: neither the config's own thread nor the shared one goes on for nobody."""
+    watching = background("missing")
+    assert watching.ended()
+    assert kinds(watching.raised) == [NotFoundError]
+    assert eventually(lambda: not any(THREAD_NAME in thread.name for thread in threading.enumerate()))
+
+
+@pytest.mark.parametrize("base_only", [False, True])
+def test_a_defect_of_the_watch_is_told_and_not_a_silent_freeze(
+    config_server: Any,
+    base_only: bool,
+    eventually: Callable[[Callable[[], bool]], bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The subscription stops with an error that names the kind of defect, and the next one starts anew."""
+    config_server.base_only = base_only
+    config_server.publish("orders", {"level": 1})
+    with ConfigClient(config_server.options()) as client:
+        orders = client.subscribe("orders", Orders)
+        config_server.wait_for_watchers(1)
+        with monkeypatch.context() as patch:
+            place = "watching.ValueWatch._refresh" if base_only else "_state_watch.StateWatch._take"
+            patch.setattr(f"config_client.{place}", lambda *_: 1 / 0)
+            config_server.publish("orders", {"level": 2})
+            assert eventually(lambda: orders.closed)
+        assert "ZeroDivisionError" in str(orders.status.error)
+        assert orders.load() == Orders(1)
+        assert client.subscribe("orders", Orders).load() == Orders(2)
 
 
 def test_a_token_that_is_revoked_ends_the_watch(foreign: Any, background: Callable[..., Any]) -> None:

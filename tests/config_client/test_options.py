@@ -53,6 +53,31 @@ def test_three_values_are_enough_and_the_rest_has_the_documented_defaults() -> N
     assert dataclasses.is_dataclass(options)
 
 
+def test_what_came_later_has_the_documented_defaults_and_stands_last() -> None:
+    """Values are kept on disk, and polled for every half minute where no stream gets through; nothing else is on."""
+    parameters = inspect.signature(Options).parameters
+    assert {name: parameters[name].default for name in list(parameters)[9:]} == {
+        "max_retry_delay": 30.0,
+        "heartbeat_interval": 5.0,
+        "final_errors": DEFAULT_FINAL_ERRORS,
+        "poll_interval": 30.0,
+        "reload_keys": None,
+        "require_bound": False,
+        "cache": True,
+        "cache_directory": None,
+        "cache_max_age": 7 * 86_400.0,
+        "metrics": None,
+    }
+
+
+def test_several_hosts_are_one_text_with_commas() -> None:
+    """In the order in which they are tried; each has to be a URL."""
+    assert Options(HOST, TOKEN, KEY).hosts == (HOST,)
+    assert Options(f"{HOST} , https://other.test/base", TOKEN, KEY).hosts == (HOST, "https://other.test/base")
+    for host in (f"{HOST},", f",{HOST}", f"{HOST},canary", f"{HOST},,{HOST}"):
+        assert "canary" not in refused("host must be a URL", host=host)
+
+
 def test_the_errors_that_end_a_watch_are_an_option() -> None:
     """By default those that waiting cannot mend."""
     assert Options(HOST, TOKEN, KEY).final_errors == DEFAULT_FINAL_ERRORS
@@ -132,7 +157,9 @@ def test_one_key_or_several_are_accepted(key: str) -> None:
     assert Options(HOST, TOKEN, key).encryption_key == key
 
 
-@pytest.mark.parametrize("field", ["request_timeout", "max_retry_delay", "heartbeat_interval"])
+@pytest.mark.parametrize(
+    "field", ["request_timeout", "max_retry_delay", "heartbeat_interval", "poll_interval", "cache_max_age"]
+)
 @pytest.mark.parametrize(
     "value", [0, 0.0, -1, math.inf, -math.inf, math.nan, MAX_SECONDS * 1.01, 1e300, "1", None, True]
 )

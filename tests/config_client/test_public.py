@@ -44,7 +44,12 @@ PLACES = {
         "InvalidResponseError",
         "ConnectionError",
         "UnmarshalError",
+        "RefusedError",
+        "ClosedError",
     ],
+    "status": ["State", "Status"],
+    "subscription": ["Subscription"],
+    "aio": ["AsyncConfigClient"],
     "crypto": ["NONCE_SIZE", "GCM_TAG_SIZE", "decrypt", "parse_encryption_key"],
     "transport": ["Transport", "backoff_delay"],
 }
@@ -115,6 +120,20 @@ REQUIRED = inspect.Parameter.empty
         ),
         (ConfigClient.close, {}),
         (
+            ConfigClient.subscribe,
+            {
+                "config_name": REQUIRED,
+                "target_type": REQUIRED,
+                "opts": None,
+                "timeout": 10.0,
+                "required": True,
+                "allow_stale": True,
+                "default": None,
+                "pre_apply": None,
+                "snapshot": None,
+            },
+        ),
+        (
             config_client.ConfigInfo,
             {"name": REQUIRED, "is_valid": REQUIRED, "valid_from": REQUIRED, "updated_at": REQUIRED},
         ),
@@ -148,6 +167,17 @@ def test_arguments_keep_their_names_order_and_defaults(
     found = parameters(function)
     assert list(found.items())[: len(expected)] == list(expected.items())
     assert all(default is not REQUIRED for default in list(found.values())[len(expected) :])
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, each in vars(ConfigClient).items() if inspect.isfunction(each) and name[0] != "_"]
+)
+def test_both_clients_have_the_same_methods_and_arguments(name: str) -> None:
+    """What is learnt of one holds for the other, but for the awaiting."""
+    one, other = getattr(ConfigClient, name), getattr(config_client.AsyncConfigClient, name)
+    assert list(inspect.signature(one).parameters.values()) == list(inspect.signature(other).parameters.values())
+    assert inspect.iscoroutinefunction(other)
+    assert not inspect.iscoroutinefunction(one)
 
 
 def test_constants_and_formats_have_their_published_values() -> None:
@@ -228,6 +258,7 @@ CALLS: dict[str, Callable[[ConfigClient], object]] = {
     "list": lambda client: client.list(),
     "watch": lambda client: client.watch("orders", lambda event: None),
     "watch_and_decode": lambda client: client.watch_and_decode("orders", dict, Snapshot()),
+    "subscribe": lambda client: client.subscribe("orders", Model),
 }
 
 

@@ -59,8 +59,9 @@ def uncovered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.timeout(280)
 @pytest.mark.usefixtures("uncovered")
-def test_what_was_acknowledged_survives_sigkill_and_the_watcher_ends_on_the_newest(tmp_path: Path) -> None:
-    """SIGKILL 0-50 ms after a publish was sent, 50 times: nothing acknowledged is lost, nobody is left behind.
+@pytest.mark.parametrize("rounds", [5, pytest.param(ROUNDS, marks=pytest.mark.long)])
+def test_what_was_acknowledged_survives_sigkill_and_the_watcher_ends_on_the_newest(tmp_path: Path, rounds: int) -> None:
+    """SIGKILL 0-50 ms after a publish was sent, again and again: nothing acknowledged is lost, nobody is left behind.
 
     Replay a failure with KILL_SEED; the message tells seed and round.
     """
@@ -73,7 +74,7 @@ def test_what_was_acknowledged_survives_sigkill_and_the_watcher_ends_on_the_newe
         with ConfigClient(options) as client:
             watching = _watch(client)
             number = 1
-            for round_number in range(ROUNDS):
+            for round_number in range(rounds):
                 where = f"seed {SEED}, round {round_number}"
                 publisher = Publisher(operator, number)
                 publisher.sent.wait(10)

@@ -8,7 +8,20 @@ from datetime import datetime
 from pydantic import BaseModel
 from typing_extensions import assert_type
 
-from config_client import Change, ConfigChangeEvent, ConfigClient, ConfigInfo, Format, GetOptions, Options, Snapshot
+from config_client import (
+    AsyncConfigClient,
+    Change,
+    ConfigChangeEvent,
+    ConfigClient,
+    ConfigClientError,
+    ConfigInfo,
+    Format,
+    GetOptions,
+    Options,
+    Snapshot,
+    State,
+    Subscription,
+)
 
 
 @dataclass
@@ -62,3 +75,35 @@ def watching(client: ConfigClient) -> None:
         assert_type(event.environment, str | None)
 
     client.watch("orders", heard)
+
+
+def subscribing(client: ConfigClient) -> None:
+    with client.subscribe("orders", Plain, pre_apply=lambda plain: plain.port > 0, default=Plain(1)) as orders:
+        assert_type(orders, Subscription[Plain])
+        assert_type(orders.load(), Plain | None)
+        assert_type(orders.snapshot, Snapshot[Plain])
+        assert_type(orders.status.state, State)
+        assert_type(orders.status.since, datetime)
+        assert_type(orders.error, ConfigClientError | None)
+        assert_type(orders.age, float | None)
+
+        def changed(change: Change[Plain]) -> None:
+            assert_type(change.new.port, int)
+            assert_type(change.paths, frozenset[str])
+
+        orders.on_change(changed)
+        orders.snapshot.on_path("port", changed)
+    assert_type(client.status.state, State)
+
+
+async def awaiting(client: AsyncConfigClient) -> None:
+    async def proof(plain: Plain) -> bool:
+        return plain.port > 0
+
+    assert_type(await client.get("orders", Model), Model)
+    assert_type(await client.get_raw("orders"), dict[str, object])
+    assert_type(await client.list(), list[ConfigInfo])
+    assert_type(await client.subscribe("orders", Plain, pre_apply=proof), Subscription[Plain])
+    assert_type(client.status.state, State)
+    async with AsyncConfigClient.from_env(on_error=print) as other:
+        assert_type(other, AsyncConfigClient)

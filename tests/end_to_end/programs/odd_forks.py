@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import httpx
 from lines import tell
 
 from config_client import AsyncConfigClient, Change, ConfigClient, Options, Snapshot
@@ -89,7 +90,7 @@ def held(locks: list[Any]) -> Iterator[None]:
 
 
 def with_locks_held() -> None:
-    """Another thread holds the locks of the client, its session, its keepers, its snapshots and its sockets."""
+    """Another thread holds the locks of the client, its session, its keepers, its snapshots and its connections."""
     with ConfigClient.from_env() as client:
         orders = client.subscribe("orders", dict)
         tell("ready", version=orders.snapshot.version)
@@ -97,7 +98,12 @@ def with_locks_held() -> None:
         session = client._session
         assert session is not None
         locks = [client._making, session._lock, orders._keeper._lock, orders.snapshot._lock]
-        locks += [client._transport.interrupt._changed]
+        driver, own = session._driver, client._transport._own
+        assert driver is not None
+        assert own is not None
+        network = own.client(0)._transport
+        assert isinstance(network, httpx.HTTPTransport)
+        locks += [client._transport.interrupt._changed, driver._waker._lock, network._pool._optional_thread_lock]
         with held(locks):
             child = os.fork()
             if child == 0:

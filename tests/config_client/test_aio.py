@@ -1,0 +1,400 @@
+"""Watching on an event loop: the driver's wakes and cancellations, and that nothing is left behind.
+
+What both kinds of client have in common is shown in ``tests/behaviour``; here stands what only tasks can do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+
+from config_client import (
+    AsyncConfigClient,
+    ClosedError,
+    ConfigClient,
+    ConfigClientError,
+    GetOptions,
+    NotFoundError,
+    RefusedError,
+    Snapshot,
+    State,
+)
+from config_client import _state_watch as state_watch_module
+from config_client._aio_driver import TaskDriver
+from config_client._aio_transport import AsyncTransport
+from config_client._desk import EventDesk
+from config_client.options import Options
+from config_client.testing import InMemoryService
+
+pytestmark = pytest.mark.anyio
+
+KEY = "c0ffee" * 10 + "abcd"
+PATIENCE = 10.0
+CLOSE_SECONDS = 0.1
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_is_left() -> AsyncIterator[None]:
+    """No task outlives its test."""
+    before = asyncio.all_tasks()
+    yield
+    # pytest's own runner makes a task for every step of a test.
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert [task for task in left if "TestRunner" not in repr(task)] == []
+
+
+@pytest.fixture
+async def stalling() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A service that takes a request and says nothing: its URL, and whether one came."""
+    asked, released = asyncio.Event(), asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        asked.set()
+        await released.wait()
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+        released.set()
+        await eventually(lambda: not any("handle" in repr(task) for task in asyncio.all_tasks()))
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what no event of the loop announces."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
+async def until(ready: Callable[[], bool], snapshot: Snapshot[Any]) -> None:
+    """Wait until a change has made ``ready`` true."""
+    changed = asyncio.Event()
+    end = snapshot.on_change(lambda _: changed.set())
+    try:
+        while not ready():
+            await asyncio.wait_for(changed.wait(), PATIENCE)
+            changed.clear()
+    finally:
+        end()
+
+
+# The driver
+
+
+def driver() -> TaskDriver:
+    options = Options("http://127.0.0.1:1", "cst_token", KEY)
+    transport = AsyncTransport(options.host, options.service_token)
+    return TaskDriver(transport, None, EventDesk(options, "orders", {}, print), 5.0)  # type: ignore[arg-type]
+
+
+async def test_a_wake_ends_the_wait_under_way_or_the_next_one() -> None:
+    """And only one: the wait after it is a whole one again."""
+    each = driver()
+    never = asyncio.Event()
+    waiting = asyncio.ensure_future(each._unless_woken(never.wait()))
+    await asyncio.sleep(0)
+    each.wake()
+    assert await asyncio.wait_for(waiting, PATIENCE) is None
+    each.wake()
+    assert await asyncio.wait_for(each._unless_woken(never.wait()), PATIENCE) is None
+    never.set()
+    assert await asyncio.wait_for(each._unless_woken(never.wait()), PATIENCE) is True
+
+
+async def test_a_wait_that_is_cancelled_and_woken_at_once_is_cancelled() -> None:
+    """A loop that shuts down while a subscription joins must not wait for the watch for ever."""
+    each = driver()
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.set()
+
+    waiting = asyncio.ensure_future(each._unless_woken(work()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    each.wake()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended.is_set()
+
+
+async def test_what_was_done_when_the_wake_came_is_not_lost() -> None:
+    """A chunk that has arrived is an event of the stream, and the wake ends the next read."""
+    each = driver()
+
+    async def work() -> str:
+        each.wake()
+        return "chunk"
+
+    assert await each._unless_woken(work()) == "chunk"
+    assert await each._unless_woken(work()) is None
+
+
+async def test_what_fails_while_it_is_waited_for_fails_as_it_is() -> None:
+    """The error of the work reaches the driver."""
+    each = driver()
+
+    async def work() -> None:
+        raise ConfigClientError("down")
+
+    with pytest.raises(ConfigClientError, match="down"):
+        await each._unless_woken(work())
+
+
+# Clients of the wrong kind
+
+
+async def test_a_client_of_httpx_of_the_other_kind_is_refused_by_name() -> None:
+    """It would fail at the first request, in a place that says nothing."""
+    async with httpx.AsyncClient() as http_client:
+        with pytest.raises(ConfigClientError, match="AsyncConfigClient"):
+            ConfigClient(Options("http://127.0.0.1:1", "cst_token", KEY, http_client))
+    with httpx.Client() as other, pytest.raises(ConfigClientError, match="use ConfigClient"):
+        AsyncConfigClient(Options("http://127.0.0.1:1", "cst_token", KEY, other))
+
+
+async def test_a_blocking_client_refuses_an_asynchronous_proof_at_once() -> None:
+    """It could never be awaited."""
+
+    async def proof(value: object) -> bool:
+        return True
+
+    client = ConfigClient(Options("http://127.0.0.1:1", "cst_token", KEY))
+    with client, pytest.raises(ConfigClientError, match="pre_apply is asynchronous"):
+        client.subscribe("orders", dict, pre_apply=proof)
+
+
+# On a real service
+
+
+@pytest.mark.integration
+async def test_subscriptions_come_and_go_on_one_task(config_server: InMemoryService) -> None:
+    """Each is filled when subscribe returns, follows changes, and the task ends with the last of them."""
+    before = asyncio.all_tasks()
+    for name in ("orders", "billing"):
+        config_server.publish(name, {"n": 1})
+    async with AsyncConfigClient(config_server.options()) as client:
+        orders = await client.subscribe("orders", dict)
+        billing = await client.subscribe("billing", dict)
+        assert (orders.load(), billing.load()) == ({"n": 1}, {"n": 1})
+        assert len(asyncio.all_tasks() - before) <= 3
+        config_server.publish("orders", {"n": 2})
+        await until(lambda: orders.load() == {"n": 2}, orders.snapshot)
+        orders.close()
+        config_server.publish("billing", {"n": 2})
+        await until(lambda: billing.load() == {"n": 2}, billing.snapshot)
+        assert orders.status.state is State.STOPPED
+        billing.close()
+        await eventually(lambda: asyncio.all_tasks() == before)
+        again = await client.subscribe("orders", dict)
+        assert again.load() == {"n": 2}
+
+
+@pytest.mark.integration
+async def test_a_proof_may_await_and_refuse(config_server: InMemoryService) -> None:
+    """The old value stays, the status says why, and the next version is taken."""
+    config_server.publish("orders", {"n": 1})
+    refused = asyncio.Event()
+
+    async def proof(value: dict[str, Any]) -> bool:
+        await asyncio.sleep(0)
+        return value["n"] != 2
+
+    options = config_server.options(on_error=lambda error: refused.set())
+    async with AsyncConfigClient(options) as client:
+        orders = await client.subscribe("orders", dict, pre_apply=proof)
+        config_server.publish("orders", {"n": 2})
+        await asyncio.wait_for(refused.wait(), PATIENCE)
+        await eventually(lambda: orders.status.state is State.STALE)
+        assert orders.load() == {"n": 1}
+        assert isinstance(orders.error, RefusedError)
+        config_server.publish("orders", {"n": 3})
+        await until(lambda: orders.load() == {"n": 3}, orders.snapshot)
+        assert orders.status.state is State.LIVE
+
+
+@pytest.mark.integration
+async def test_cancelling_subscribe_gives_up_its_subscription(stalling: tuple[str, asyncio.Event]) -> None:
+    """The wait for a first value ends at once, and nothing is kept current for nobody."""
+    url, asked = stalling
+    async with AsyncConfigClient(Options(url, "cst_token", KEY, cache=False)) as client:
+        waiting = asyncio.ensure_future(client.subscribe("orders", dict, GetOptions(environment="prod")))
+        await asyncio.wait_for(asked.wait(), PATIENCE)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert not client._session._keepers
+
+
+@pytest.mark.integration
+async def test_close_ends_a_subscribe_that_waits(stalling: tuple[str, asyncio.Event]) -> None:
+    """It raises that the client was closed, long before its own time is over."""
+    url, asked = stalling
+    client = AsyncConfigClient(Options(url, "cst_token", KEY, cache=False))
+    waiting = asyncio.ensure_future(client.subscribe("orders", dict))
+    await asyncio.wait_for(asked.wait(), PATIENCE)
+    await client.close()
+    with pytest.raises(ClosedError):
+        await asyncio.wait_for(waiting, 5.0)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("events", [False, True])
+async def test_cancelling_a_watch_ends_it_and_its_stream(config_server: InMemoryService, events: bool) -> None:
+    """The blocking watches end with their task; the service sees the stream close, and the client is usable."""
+    config_server.publish("orders", {"n": 1})
+    async with AsyncConfigClient(config_server.options()) as client:
+        snapshot: Snapshot[dict[str, Any]] = Snapshot()
+        call = client.watch("orders", print) if events else client.watch_and_decode("orders", dict, snapshot)
+        watching = asyncio.ensure_future(call)
+        await asyncio.to_thread(config_server.wait_for_watchers, 1)
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+        await asyncio.to_thread(config_server.wait_for_watchers, 0)
+        assert await client.get_raw("orders") == {"n": 1}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("trouble", ["idle", "paused", "base only"])
+async def test_close_is_prompt_and_ends_every_call(config_server: InMemoryService, trouble: str) -> None:
+    """From an idle read, a pause, and base streams: within 100 ms, leaving no task."""
+    config_server.publish("orders", {"n": 1})
+    config_server.base_only = trouble == "base only"
+    took = []
+    for _ in range(3):
+        slow = {"retry_delay": 30.0, "max_retry_delay": 30.0} if trouble == "paused" else {}
+        client = AsyncConfigClient(config_server.options(final_errors=(), **slow))
+        orders = await client.subscribe("orders", dict)
+        watching = asyncio.ensure_future(client.watch_and_decode("orders", dict, Snapshot()))
+        await asyncio.to_thread(config_server.wait_for_watchers, 1)
+        if trouble == "paused":
+            config_server.stop()
+            await eventually(lambda orders=orders: orders.status.state is State.STALE)
+        began = time.monotonic()
+        await client.close()
+        took.append(time.monotonic() - began)
+        assert await watching is None
+        assert orders.status.state is State.STOPPED
+        with pytest.raises(ClosedError):
+            await client.subscribe("orders", dict)
+        await client.close()
+        config_server.start()
+    assert sorted(took)[1] < CLOSE_SECONDS, took
+
+
+@pytest.mark.integration
+async def test_subscribing_from_a_callback_does_not_wait_for_itself(config_server: InMemoryService) -> None:
+    """With a wait it is refused with a remedy; without one it works."""
+    for name in ("orders", "billing"):
+        config_server.publish(name, {"n": 1})
+    outcomes: list[object] = []
+    done = asyncio.Event()
+
+    async def proof(value: dict[str, Any]) -> None:
+        if value["n"] != 2:
+            return
+        try:
+            await client.subscribe("billing", dict)
+        except ConfigClientError as error:
+            outcomes.append(str(error))
+        outcomes.append(await client.subscribe("billing", dict, timeout=0, required=False))
+        done.set()
+
+    async with AsyncConfigClient(config_server.options()) as client:
+        await client.subscribe("orders", dict, pre_apply=proof)
+        config_server.publish("orders", {"n": 2})
+        await asyncio.wait_for(done.wait(), PATIENCE)
+        text, billing = outcomes
+        assert "timeout=0" in str(text)
+        await until(lambda: billing.load() == {"n": 1}, billing.snapshot)  # type: ignore[attr-defined]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("base_only", [False, True])
+async def test_a_missing_config_is_raised_and_leaves_the_others_alone(
+    config_server: InMemoryService, base_only: bool
+) -> None:
+    """On a shared stream as on base streams; nothing goes on for the one that failed."""
+    config_server.base_only = base_only
+    before = asyncio.all_tasks()
+    async with AsyncConfigClient(config_server.options()) as client:
+        with pytest.raises(NotFoundError):
+            await client.subscribe("missing", dict)
+        await eventually(lambda: asyncio.all_tasks() == before)
+        config_server.publish("orders", {"n": 1})
+        orders = await client.subscribe("orders", dict)
+        with pytest.raises(NotFoundError):
+            await client.subscribe("missing", dict)
+        assert orders.status.state is State.LIVE
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("base_only", [False, True])
+async def test_a_defect_of_the_watch_is_told_and_not_a_silent_freeze(
+    config_server: InMemoryService, base_only: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every subscription that it served stops with an error, and the next one starts anew."""
+    config_server.base_only = base_only
+    config_server.publish("orders", {"n": 1})
+    async with AsyncConfigClient(config_server.options()) as client:
+        orders = await client.subscribe("orders", dict)
+        await asyncio.to_thread(config_server.wait_for_watchers, 1)
+        with monkeypatch.context() as patch:
+            name = (
+                "config_client.watching.ValueWatch._refresh"
+                if base_only
+                else "config_client._state_watch.StateWatch._take"
+            )
+            patch.setattr(name, lambda *_: 1 / 0)
+            config_server.publish("orders", {"n": 2})
+            await eventually(lambda: orders.closed)
+        assert "defect" in str(orders.status.error)
+        assert "ZeroDivisionError" in caplog.text
+        assert orders.load() == {"n": 1}
+        again = await client.subscribe("orders", dict)
+        assert again.load() == {"n": 2}
+
+
+@pytest.mark.integration
+async def test_a_service_that_learns_the_state_first_watch_is_followed_on_it(
+    config_server: InMemoryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base streams are called back, and nothing is told twice."""
+    monkeypatch.setattr(state_watch_module, "PROBE_SECONDS", 0.05)
+    config_server.base_only = True
+    config_server.publish("orders", {"n": 1})
+    versions: list[int | None] = []
+    async with AsyncConfigClient(config_server.options()) as client:
+        orders = await client.subscribe("orders", dict)
+        orders.on_change(lambda change: versions.append(change.version))
+        config_server.publish("orders", {"n": 2})
+        await until(lambda: orders.load() == {"n": 2}, orders.snapshot)
+        config_server.base_only = False
+        await eventually(lambda: any(each.watched for each in config_server.requests))
+        config_server.publish("orders", {"n": 3})
+        await until(lambda: orders.load() == {"n": 3}, orders.snapshot)
+        await eventually(lambda: orders.status.state is State.LIVE)
+        assert versions == [2, 3]
+        with suppress(TimeoutError):
+            await asyncio.to_thread(config_server.wait_until, lambda: config_server.watchers == 1)
+        assert config_server.watchers == 1
