@@ -47,6 +47,8 @@ lock:  ## pin the requirements anew from pyproject.toml (needs uv; UPGRADE=1 tak
 	$(UV_COMPILE) --python-version 3.10 $(if $(UPGRADE),--upgrade) --extra server --group dev -o requirements/dev.txt
 	$(UV_COMPILE) --python-version 3.11 -c requirements/dev.txt --extra server --group build -o requirements/server.txt
 	$(UV_COMPILE) --python-version 3.10 -c requirements/dev.txt --group sdk-test -o requirements/sdk-test.txt
+	echo 'python-config-client==0.1.2' | $(subst pyproject.toml,-,$(UV_COMPILE)) --python-version 3.10 -c requirements/dev.txt \
+		-o requirements/peer.txt
 # One list for every Python and platform, and no word of where the packages came from.
 UV_COMPILE = uv pip compile --quiet pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 

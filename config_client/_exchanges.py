@@ -7,8 +7,7 @@ token is among the variables of these frames, so whoever performs them raises th
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
 import httpx
@@ -28,26 +27,31 @@ REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _SAME_METHOD: Final = frozenset({307, 308})
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What to ask of whichever host: a path below it, and what goes along."""
 
     path: str
     params: Mapping[str, str] | None = None
-    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    headers: Mapping[str, str] | None = None
     method: str = "GET"
-    body: bytes | None = field(default=None, repr=False)
+    body: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Call({self.method} {self.path})"
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """A step: send this request to the host of this index; the outcome is the response or what httpx raised."""
 
     host: int
     method: str
     url: str
-    headers: dict[str, str] = field(repr=False)
-    body: bytes | None = field(repr=False)
+    headers: dict[str, str]
+    body: bytes | None
+
+    def __repr__(self) -> str:
+        # The headers hold the token.
+        return f"Send({self.method} {self.url})"
 
 
 Outcome = httpx.Response | Exception

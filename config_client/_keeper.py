@@ -117,8 +117,9 @@ class Keeper(Generic[T]):
         self._connection = (state, reason)
         if error is not None:
             self.failure = error
-        elif state is State.LIVE and self._trouble is None:
-            self.failure = None
+        elif state is State.LIVE:
+            # What is left is what the config itself has to complain of.
+            self.failure = None if self._trouble is None else self._trouble[1]
         if state is not State.STALE and self._trouble is None and self._filled:
             self._confirmed = time.monotonic()
         self._refresh()

@@ -56,6 +56,7 @@ class ValueWatch(Watch):
         """What kept the state in ``_seen`` from being taken."""
         self._doubtful = False
         """Whether the config was absent for the watch before this one, and was not looked at since."""
+        self._name = track.name if track is not None else None
         if track is not None:
             self._seen, self._fault, self._doubtful = track.seen, track.fault, bool(track.gone)
             self._found = track.found or track.patient
@@ -86,6 +87,8 @@ class ValueWatch(Watch):
         return (yield from self._catch_up())
 
     def _on_change(self, event: ConfigChangeEvent) -> Attempt:
+        if differs(event.config_name, self._name):
+            return None
         if differs(event.environment, self._environment) or differs(event.label, self._label):
             return None
         position = position_of(event)

@@ -24,7 +24,7 @@ from .plans import Disaster, plan_of
 from .proxy import Kind
 from .world import LawBrokenError, World
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "300"))
 SEED = int(os.environ.get("CHAOS_SEED", "20261121"))

@@ -266,7 +266,7 @@ def test_trouble_outlasts_the_connection_and_ends_with_a_value_or_when_it_is_cle
         stage.keeper.connection(State.STALE, "connection lost", DOWN)
         assert stage.state[:2] == (State.STALE, "deleted")
         stage.keeper.connection(State.LIVE, "", None)
-        assert stage.state[:2] == (State.STALE, "deleted")
+        assert stage.state == (State.STALE, "deleted", gone)
         if end == "value":
             stage.apply(2)
         else:

@@ -43,6 +43,7 @@ from config_client._steps import (
     Report,
     Trouble,
 )
+from config_client._tracks import Track
 from config_client.backoff import Backoff
 from config_client.options import DEFAULT_FINAL_ERRORS
 from config_client.protocol import Metadata, Position, dump_change_event
@@ -1250,3 +1251,18 @@ def test_a_late_first_fetch_does_not_hide_a_deletion_that_is_cut_off() -> None:
             assert notified(command, play).deleted
             command = play()
         assert command == Read()
+
+
+def test_a_change_of_another_config_moves_nothing() -> None:
+    """A stream that tells of a config that nobody asked for (a cache on the way, say) announces nothing for this one."""
+    play = Play(ValueWatch(policy(), Track("orders", None, None)))
+    first = fetched(1)
+    last = play.through(
+        (Fetch(), first),
+        (Apply(first.document, first.metadata), None),
+        (Open(), Opened()),
+        (Fetch(first.metadata.etag), NotModified()),
+    )
+    assert play(last) == Read()
+    other = ConfigChangeEvent("billing", 9, 1, NOON, "default", "main", EPOCH, 99)
+    assert play(sse(other)) == Read()
