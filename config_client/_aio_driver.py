@@ -37,7 +37,11 @@ from ._steps import (
     Woken,
 )
 from ._streams import check_stream, opened, silence_limit, states_opened, states_unsupported
-from .errors import ClosedError, ConfigClientError
+from .errors import (
+    ClosedError,
+    ConfigClientError,
+    ConnectionError,  # noqa: A004 - this package's
+)
 from .protocol import MIN_REVISION_HEADER, WATCH_PATH, config_path, dump_watch_request, watch_path
 
 R = TypeVar("R")
@@ -55,23 +59,23 @@ class TaskDriver:
         self._desk = desk
         self._heartbeat = heartbeat_interval
         self._stopped = False
-        self._woken = False
+        self._woken = self._patient = False
         self._bell: asyncio.Future[None] | None = None
         self._stream = AsyncExitStack()
         self._decoder = SSEDecoder()
         self._chunks: AsyncIterator[bytes] | None = None
         self._events: Iterator[ServerSentEvent] = iter(())
 
-    def wake(self) -> None:
-        """End the wait or the read under way, or the next one."""
+    def wake(self, *, at_once: bool = False) -> None:
+        """End the wait or the read under way, or the next one; a patient read only if it is to be ``at_once``."""
         self._woken = True
-        if self._bell is not None and not self._bell.done():
+        if self._bell is not None and not self._bell.done() and (at_once or not self._patient):
             self._bell.set_result(None)
 
     def stop(self) -> None:
         """Let ``run`` return soon."""
         self._stopped = True
-        self.wake()
+        self.wake(at_once=True)
 
     async def run(self, steps: Steps) -> None:
         """Perform ``steps``; return when they end. Raises the error that the watch ends on."""
@@ -97,7 +101,7 @@ class TaskDriver:
     async def _execute(self, command: Command) -> Outcome:
         match command:
             case Read():
-                return await self._read()
+                return await self._read(patient=command.patient)
             case Fetch():
                 return await self._fetch(command)
             case Open():
@@ -124,7 +128,7 @@ class TaskDriver:
 
     async def _unless_woken(self, work: Coroutine[Any, Any, R]) -> R | None:
         """Return what ``work`` returns, or None when woken before or meanwhile."""
-        if self._woken:
+        if self._woken and not self._patient:
             self._woken = False
             work.close()
             return None
@@ -133,7 +137,10 @@ class TaskDriver:
         # Not by cancelling: that could not be told from being cancelled from outside at the same time.
         bell = self._bell = loop.create_future()
         try:
-            await asyncio.wait({task, bell}, return_when=asyncio.FIRST_COMPLETED)
+            patience = self._transport.patience if self._patient else None
+            done, _ = await asyncio.wait({task, bell}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise ConnectionError("the stream is open and tells nothing; does something on the way hold it back?")
         finally:
             self._bell = None
             bell.cancel()
@@ -202,12 +209,16 @@ class TaskDriver:
         self._chunks = self._transport.chunks(response, read_timeout=limit)
         self._desk.contact()
 
-    async def _read(self) -> Outcome:
+    async def _read(self, *, patient: bool) -> Outcome:
         # The decoder works while it is iterated, so an event in front of one that is too large is not lost with it.
         event = next(self._events, None)
         if event is not None:
             return event
-        chunk = await self._unless_woken(self._next_chunk())
+        self._patient = patient
+        try:
+            chunk = await self._unless_woken(self._next_chunk())
+        finally:
+            self._patient = False
         if chunk is None:
             return Woken()
         if chunk is _END:

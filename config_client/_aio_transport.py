@@ -62,6 +62,8 @@ class AsyncTransport:
         # What is returned refers to this one: the real request's headers hold the token.
         self._bare_request = httpx.Request("GET", self._hosts.urls[0])
         self._timeout = request_timeout
+        self.patience: Final = request_timeout / 2
+        """Seconds that a stream may tell nothing before it has told how things stand."""
         self._exchanges = Exchanges(self._hosts, service_token, RetryPolicy(retries=retry_count, base=retry_delay))
         self._callers = http_client
         self._own: tuple[httpx.AsyncClient, ...] = () if http_client is not None else self._made()

@@ -27,4 +27,4 @@ class Bell:
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until rung, ``seconds`` at most; None: for ever."""
-        self._gate.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
+        self._gate.acquire(timeout=-1 if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX))

@@ -5,11 +5,13 @@ Knows sessions and the rules of base streams; ``_threads`` and ``_tasks`` drive 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable
 
 from ._desk import SingleDesk
 from ._session import AnyKeeper, Session, defect, policy_of
 from ._steps import LocalCommand, Outcome
+from ._tracks import Track
 from .errors import ClosedError, ConfigClientError
 from .watching import ValueWatch
 
@@ -30,8 +32,14 @@ class DelegateDesk(SingleDesk):
     def contact(self) -> None:
         """Take note that the stream has just brought something."""
         self._session.contact()
+        self._keeper.heard = time.monotonic()
 
-    def ended(self, error: Exception) -> None:
+    def hand_over(self, track: Track) -> None:
+        """Let the shared stream go on from what was seen."""
+        self._keeper.heard = None
+        self.watch.hand_over(track)
+
+    def ended(self, error: BaseException) -> None:
         """Take note of what the watch has ended on."""
         if isinstance(error, ClosedError):
             return

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import httpx
 from httpx_sse import ServerSentEvent
 
+from ._deadline import within
 from ._desk import Desk
 from ._opening import Opener
 from ._sse import SSEDecoder
@@ -54,14 +55,14 @@ class ThreadDriver:
         self._chunks: Iterator[bytes] = iter(())
         self._events: Iterator[ServerSentEvent] = iter(())
 
-    def wake(self) -> None:
+    def wake(self, *, at_once: bool = False) -> None:
         """End the wait or the read under way, or the next one. May be called from any thread."""
-        self._waker.wake()
+        self._waker.wake(at_once=at_once)
 
     def stop(self) -> None:
         """Let ``run`` return soon. May be called from any thread."""
         self._stopped = True
-        self._waker.wake()
+        self._waker.wake(at_once=True)
 
     def abandon(self) -> None:
         """Let ``run`` return without touching the stream: this is a forked child, and the stream is its parent's."""
@@ -92,7 +93,7 @@ class ThreadDriver:
     def _execute(self, command: Command) -> Outcome:
         match command:
             case Read():
-                return self._read()
+                return self._read(patient=command.patient)
             case Fetch():
                 return self._fetch(command)
             case Open():
@@ -149,6 +150,7 @@ class ThreadDriver:
         return opened(response.headers)
 
     def _open_states(self, command: OpenStates) -> Outcome:
+        self._waker.be_patient(True)
         headers = self._opener.stream_headers()
         body = dump_watch_request(command.held)
         with ExitStack() as opening:
@@ -184,15 +186,17 @@ class ThreadDriver:
         self._waker.release()
         self._stream.close()
 
-    def _read(self) -> Outcome:
+    def _read(self, *, patient: bool) -> Outcome:
         # The decoder works while it is iterated, so an event in front of one that is too large is not lost with it.
         event = next(self._events, None)
         if event is not None:
             return event
-        if self._waker.woken():
+        self._waker.be_patient(patient)
+        if not patient and self._waker.woken():
             return Woken()
         try:
-            chunk = next(self._chunks, None)
+            with within(self._transport.patience) if patient else nullcontext():
+                chunk = next(self._chunks, None)
         except ConfigClientError:
             # A wake ends the read by shutting its socket down.
             if self._waker.woken() and not self._transport.closed:

@@ -5,9 +5,12 @@ gunicorn with ``--preload``, multiprocessing's ``fork`` and Celery's prefork poo
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
-from typing import Protocol
+from typing import Final, Protocol
+
+_log: Final = logging.getLogger("config_client")
 
 
 class Survivor(Protocol):
@@ -27,7 +30,11 @@ def survive_forks(survivor: Survivor) -> None:
 
 def _go_on() -> None:
     for survivor in tuple(_survivors):
-        survivor._go_on_in_child()
+        try:
+            survivor._go_on_in_child()
+        except Exception as error:
+            # One that cannot go on must not keep the others from it.
+            _log.error("a client cannot go on in this forked child: %s", type(error).__name__)
 
 
 if hasattr(os, "register_at_fork"):

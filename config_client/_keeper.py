@@ -49,6 +49,8 @@ class Keeper(Generic[T]):
         self.failure: ConfigClientError | None = None
         """The last error of the config or its connection; None since it was last LIVE."""
         self.position: Position | None = None
+        self.heard: float | None = None
+        """When its own base stream last brought anything (monotonic); None on the shared stream."""
         self._read = read
         self._pre_apply = pre_apply
         self._tell = tell
@@ -176,8 +178,9 @@ class Keeper(Generic[T]):
             position = metadata.position
             if self.stopped or (position is not None and self.position is not None and position <= self.position):
                 return None
-            self.position = position or self.position
+            # The value first: a child forked in between has to be told of it again.
             self.snapshot.store(value, version=metadata.version, updated_at=metadata.timestamp)
+            self.position = position or self.position
             self._filled, self._restored = True, age is not None
             self._confirmed = time.monotonic() - (age or 0.0)
         if age is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -16,7 +17,7 @@ from .errors import (
 )
 from .options import GetOptions, Options
 from .protocol import MIN_REVISION_HEADER, Position, is_name
-from .types import Format
+from .types import ConfigChangeEvent, Format
 
 _ENVIRONMENT: Final = ("CONFIG_SERVICE_HOST", "CONFIG_SERVICE_TOKEN", "CONFIG_SERVICE_KEY")
 _OFF: Final = frozenset({"0", "off", "no", "false"})
@@ -72,6 +73,18 @@ def watchable(config_name: str, opts: GetOptions | None) -> dict[str, str]:
     if opts is not None and opts.version:
         raise ConfigClientError("a published version never changes: watch without a version, or get() this one once")
     return opts.query() if opts else {}
+
+
+def check_timeout(timeout: float) -> None:
+    """Return when somebody can wait for so many seconds, else raise ConfigClientError."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+        raise ConfigClientError("timeout must be a number of seconds, 0 or more (0: do not wait)")
+
+
+def check_callback(callback: Callable[[ConfigChangeEvent], object]) -> None:
+    """Raise ConfigClientError for a callback that nobody would await."""
+    if inspect.iscoroutinefunction(callback):
+        raise ConfigClientError("callback is asynchronous and would never run: give a plain function")
 
 
 def format_query(fmt: Format, opts: GetOptions | None) -> dict[str, str]:

@@ -69,6 +69,7 @@ class Session(ABC):
         self._contact: float | None = None
         self._refreshed = time.monotonic()
         self._closed = False
+        self._warned: set[str] = set()
         self._status = Status(State.INITIALIZING, _now())
 
     @property
@@ -110,7 +111,12 @@ class Session(ABC):
             raise ConfigClientError(f"one client keeps up to {MAX_WATCHED} subscriptions; use another client for more")
         self._keepers[keeper.track] = keeper
         self._inbox.append(lambda: self._watch.add(keeper.track))
-        self._go_on()
+        try:
+            self._go_on()
+        except ConfigClientError:
+            self._keepers.pop(keeper.track, None)
+            self._inbox.append(lambda: self._watch.remove(keeper.track))
+            raise
 
     def remove(self, keeper: AnyKeeper) -> None:
         """Leave the snapshot of ``keeper`` as it is."""
@@ -132,11 +138,17 @@ class Session(ABC):
         for keeper in tuple(self._keepers.values()):
             keeper.stop(ClosedError("the client is closed"))
         self._keepers.clear()
-        self._status = Status(State.STOPPED, _now(), "closed")
+        self._rest(State.STOPPED, "closed")
+
+    def _rest(self, state: State, reason: str) -> None:
+        """Take note that there is no stream any more, and none is wanted."""
+        before, self._status = self._status.state, Status(state, _now(), reason)
+        if before is State.LIVE:
+            self._measure(lambda metrics: metrics.connected(False))
 
     def age(self, keeper: AnyKeeper) -> float | None:
         """Return the seconds since the value of ``keeper`` was known to be current."""
-        return keeper.age(self._contact)
+        return keeper.age(self._contact if keeper.heard is None else keeper.heard)
 
     def cached(self, track: Track) -> CachedValue | None:
         """Return the last good value of a config that the disk holds."""
@@ -212,7 +224,8 @@ class Session(ABC):
                 return None
             case Report() if command.track is None:
                 # An outage is one warning, not one for every attempt.
-                again = self._status.state is State.STALE and str(self._status.error) == str(command.error)
+                again = str(command.error) in self._warned
+                self._warned.add(str(command.error))
                 report(self.options, None, command.error, logging.DEBUG if again else logging.WARNING)
                 self._each(lambda keeper: keeper.fail(command.error))
         track = None if isinstance(command, Notify | Connection | Unseal) else command.track
@@ -259,6 +272,8 @@ class Session(ABC):
         same = before is command.state and self._status.reason == command.reason
         since = self._status.since if same else _now()
         self._status = Status(command.state, since, command.reason, command.error)
+        if command.state is State.LIVE:
+            self._warned.clear()
         if command.state is State.STALE:
             self._each(lambda keeper: keeper.lost_contact(self._contact))
         self._each(lambda keeper: keeper.connection(command.state, command.reason, command.error))
@@ -350,9 +365,10 @@ class _NoNews:
         """Wake nobody."""
 
 
-def defect(error: Exception) -> ConfigClientError:
+def defect(error: BaseException) -> ConfigClientError:
     """Log what should never happen, by its type, and return the error that subscriptions end on."""
-    text = f"the watch ended on {type(error).__name__}, which is a defect of this package"
+    whose = "a defect of this package" if isinstance(error, Exception) else "raised by a callback or from outside"
+    text = f"the watch ended on {type(error).__name__}, {whose}"
     logger.error("%s", text)
     return ConfigClientError(text)
 

@@ -141,8 +141,10 @@ class StateWatch:
 
     def _listen(self, opened: StatesOpened) -> Attempt:
         tracks = self._index(opened.environment or DEFAULT_ENVIRONMENT)
+        synced = False
         while self._tracks:
-            item = yield Read()
+            # Were an opening given up for every new config, many new ones in a row would keep all from their states.
+            item = yield Read(patient=not synced)
             if isinstance(item, Woken):
                 break
             if item is None:
@@ -154,6 +156,7 @@ class StateWatch:
             if not isinstance(item, ServerSentEvent):
                 return failure_of(item)
             if item.event == SYNCED_EVENT:
+                synced = True
                 self._blocked, self._poll_due = 0, 0.0
                 self._state = State.LIVE
                 yield Connection(State.LIVE)
@@ -278,15 +281,18 @@ class StateWatch:
         yield Report(error)
         for track in tuple(self._tracks):
             yield from self._finish(track, error)
+        yield Connection(State.STOPPED, "ended by an error", error)
 
     # Without a stream
 
     def _recover(self, failure: ConfigClientError) -> Steps:
         """Report what ended a stream, or kept it from opening, and wait before the next one, or try the next host."""
-        if isinstance(failure, UnauthorizedError | ForbiddenError):
+        if isinstance(failure, UnauthorizedError):
             for track in self._tracks:
                 yield Forget(track)
-        if self._policy.is_final(failure, found=True):
+        # Filters on the way refuse what they do not know: whether a config may be read is for its own GET to say.
+        refused = isinstance(failure, ForbiddenError)
+        if self._policy.is_final(failure, found=True) and not refused:
             yield from self._finish_all(failure)
             return
         yield Report(failure)
@@ -301,7 +307,8 @@ class StateWatch:
         delay, self._backoff = self._backoff.next(self._policy.uniform)
         # The first round may just have met a restart; from the second on, values are kept current without a stream.
         # Streams are tried as often as ever meanwhile.
-        if self._blocked >= 2 and self._policy.clock() >= self._poll_due:
+        fresh = any(not track.found and not track.gone for track in self._tracks)
+        if (self._blocked >= 2 or fresh or refused) and self._policy.clock() >= self._poll_due:
             missed = yield from self._poll()
             if missed is None:
                 yield from self._become(State.POLLING, "no stream", failure)

@@ -91,7 +91,12 @@ class OpenStates:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Take what the stream brings next. Outcome: ServerSentEvent, None (a heartbeat), Ended, Woken or an error."""
+    """Take what the stream brings next. Outcome: ServerSentEvent, None (a heartbeat), Ended, Woken or an error.
+
+    ``patient``: a wake waits until a later read that is not.
+    """
+
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from ._session import AnyKeeper, Session, defect
 from ._steps import Finish
 from ._tracks import Track
 from .options import Options
+from .status import State
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -60,7 +61,7 @@ class TaskSession(Session):
 
     def _go_on(self) -> None:
         if self._driver is not None:
-            self._driver.wake()
+            self._driver.wake(at_once=not self._keepers)
         elif self._keepers:
             driver = TaskDriver(self._transport, self.opener, self, self.options.heartbeat_interval)
             self._driver = driver
@@ -71,14 +72,19 @@ class TaskSession(Session):
             while self._keepers and not self._transport.closed:
                 self.drain()
                 await driver.run(self._watch.run())
-        except Exception as error:
-            self._fail(error)
+        except BaseException as error:
+            if not self._transport.closed:
+                self._fail(error)
+            if not isinstance(error, Exception):
+                raise
         finally:
             if self._driver is driver:
                 self._driver = None
+            if not self._keepers and self._status.state is not State.STOPPED:
+                self._rest(State.INITIALIZING, "no subscriptions")
             self.recall()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         # A defect of ours; a snapshot that is silently frozen would be worse than one that says so.
         stopped = defect(error)
         for keeper in tuple(self._keepers.values()):
@@ -112,7 +118,7 @@ class TaskSession(Session):
         """End the tasks that were delegated, and go on from what they have seen."""
         for track, delegate in self._delegates.items():
             delegate.driver.stop()
-            delegate.desk.watch.hand_over(track)
+            delegate.desk.hand_over(track)
         self._delegates.clear()
 
     def _dismiss(self, keeper: AnyKeeper) -> None:
@@ -143,5 +149,7 @@ class _Delegate:
         """Follow the base stream until called back."""
         try:
             await self.driver.run(self.desk.watch.run())
-        except Exception as error:
+        except BaseException as error:
             self.desk.ended(error)
+            if not isinstance(error, Exception):
+                raise

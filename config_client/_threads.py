@@ -16,7 +16,9 @@ from ._opening import Opener
 from ._session import AnyKeeper, Session, defect
 from ._steps import Finish
 from ._tracks import Track
+from .errors import ConfigClientError
 from .options import Options
+from .status import State
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -48,11 +50,16 @@ class ThreadSession(Session):
     def _go_on(self) -> None:
         with self._lock:
             if self._driver is not None:
-                self._driver.wake()
+                self._driver.wake(at_once=not self._keepers)
             elif self._keepers:
-                self._driver = ThreadDriver(self._transport, self.opener, self, self.options.heartbeat_interval)
-                self._thread = threading.Thread(target=self._run, args=(self._driver,), name=THREAD_NAME, daemon=True)
-                self._thread.start()
+                driver = ThreadDriver(self._transport, self.opener, self, self.options.heartbeat_interval)
+                self._driver = driver
+                self._thread = threading.Thread(target=self._run, args=(driver,), name=THREAD_NAME, daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:
+                    self._driver = self._thread = None
+                    raise ConfigClientError("no thread can be started for the watch: a limit of the system?") from None
 
     def _run(self, driver: ThreadDriver) -> None:
         try:
@@ -64,13 +71,16 @@ class ThreadSession(Session):
                         return
                     if self._transport.closed or not self._keepers:
                         self._driver = self._thread = None
+                        if self._status.state is not State.STOPPED:
+                            self._rest(State.INITIALIZING, "no subscriptions")
                         break
-        except Exception as error:
-            # A defect of ours; a snapshot that is silently frozen would be worse than one that says so.
+        except BaseException as error:
+            # SystemExit of a callback too: on this thread it ends nothing but the watch. A snapshot that is silently
+            # frozen would be worse than one that says so.
             self._fail(driver, error)
         self.recall()
 
-    def _fail(self, driver: ThreadDriver, error: Exception) -> None:
+    def _fail(self, driver: ThreadDriver, error: BaseException) -> None:
         stopped = defect(error)
         with self._lock:
             if self._driver is driver:
@@ -90,6 +100,8 @@ class ThreadSession(Session):
             if track not in self._delegates:
                 self._delegates[track] = _Delegate(self, self._transport, keeper)
                 self._delegates[track].thread.start()
+                if track not in self._keepers:
+                    self._dismiss(keeper)
 
     def recall(self) -> None:
         """End the threads that were delegated, and go on from what they have seen."""
@@ -98,7 +110,7 @@ class ThreadSession(Session):
         for track, delegate in tuple(self._delegates.items()):
             if delegate.thread.ident is not None:
                 delegate.thread.join(RECALL_SECONDS)
-            delegate.desk.watch.hand_over(track)
+            delegate.desk.hand_over(track)
         self._delegates.clear()
 
     def _dismiss(self, keeper: AnyKeeper) -> None:
@@ -136,5 +148,5 @@ class _Delegate:
     def _run(self) -> None:
         try:
             self.driver.run(self.desk.watch.run())
-        except Exception as error:
+        except BaseException as error:
             self.desk.ended(error)

@@ -27,6 +27,7 @@ class Waker:
 
     def _start_over(self) -> None:
         self._woken = False
+        self._patient = False
         self._socket: socket.socket | None = None
         # Reentrant: the handler of a signal may arrive while its own thread holds it.
         self._lock = threading.RLock()
@@ -34,12 +35,12 @@ class Waker:
         self._gate = threading.Lock()
         self._gate.acquire()
 
-    def wake(self) -> None:
-        """End the wait or the read under way, or the next one."""
+    def wake(self, *, at_once: bool = False) -> None:
+        """End the wait or the read under way, or the next one; a patient read only if it is to be ``at_once``."""
         self._woken = True
         self.interrupted()
         with self._lock:
-            if self._socket is not None:
+            if self._socket is not None and (at_once or not self._patient):
                 shut_down(self._socket)
 
     def wait(self, seconds: float) -> bool:
@@ -51,11 +52,16 @@ class Waker:
                 break
         return self.is_over()
 
+    def be_patient(self, patient: bool) -> None:
+        """Say whether a wake may wait until this is called with False."""
+        with self._lock:
+            self._patient = patient
+
     def guard(self, sock: socket.socket | None) -> None:
         """Let ``wake`` shut ``sock`` down, whose end the thread is about to wait for. None: there is nothing to do."""
         with self._lock:
             self._socket = sock
-            if sock is not None and self._woken:
+            if sock is not None and self._woken and not self._patient:
                 shut_down(sock)
 
     def release(self) -> None:

@@ -18,8 +18,10 @@ from ._horizon import Horizon
 from ._opening import Opener
 from ._requests import (
     Reading,
+    check_callback,
     check_export,
     check_name,
+    check_timeout,
     format_query,
     keyring_of,
     options_from_env,
@@ -27,8 +29,8 @@ from ._requests import (
 )
 from ._session import cache_of, policy_of
 from ._tasks import TaskSession
-from .decode import decoder
-from .errors import ConfigClientError
+from .decode import attempt, decoder
+from .errors import ConfigClientError, UnmarshalError
 from .options import GetOptions, Options
 from .protocol import CONFIGS_PATH, config_path, formatted_path, parse_config_list
 from .snapshot import Snapshot
@@ -105,8 +107,10 @@ class AsyncConfigClient:
 
     async def get(self, config_name: str, target_type: type[T], opts: GetOptions | None = None) -> T:
         """As ``ConfigClient.get``."""
-        read = decoder(target_type)
-        return read(await self.get_bytes(config_name, opts))
+        value = attempt(decoder(target_type), await self.get_bytes(config_name, opts))
+        if isinstance(value, UnmarshalError):
+            raise value
+        return value
 
     async def get_raw(self, config_name: str, opts: GetOptions | None = None) -> dict[str, object]:
         """As ``ConfigClient.get_raw``."""
@@ -147,6 +151,7 @@ class AsyncConfigClient:
         Call nothing that blocks in the callbacks of the snapshot: they run on the event loop.
         """
         query = watchable(config_name, opts)
+        check_timeout(timeout)
         self._present()
         keeper = self._session.keep(
             config_name, query, target_type, snapshot, pre_apply, patient=not required or default is not None
@@ -162,6 +167,7 @@ class AsyncConfigClient:
     ) -> None:
         """As ``ConfigClient.watch``; returns after ``close``, or when its task is cancelled."""
         query = watchable(config_name, opts)
+        check_callback(callback)
         watch = EventWatch(policy_of(self._options), config_name, everywhere="environment" not in query)
         desk = EventDesk(self._options, config_name, query, callback)
         transport = self._present()

@@ -15,14 +15,16 @@ from ._horizon import Horizon
 from ._opening import Opener
 from ._requests import (
     Reading,
+    check_callback,
     check_export,
     check_name,
+    check_timeout,
     format_query,
     keyring_of,
     options_from_env,
     watchable,
 )
-from .errors import ConfigClientError
+from .errors import ConfigClientError, UnmarshalError
 from .options import GetOptions, Options
 from .protocol import CONFIGS_PATH, config_path, formatted_path, parse_config_list
 from .snapshot import Snapshot
@@ -47,7 +49,8 @@ class ConfigClient:
             live = client.subscribe("orders", OrdersConfig)
 
     Every method raises ClosedError after ``close``, except the watches, which return. All of them may raise
-    UnauthorizedError, ForbiddenError, NotFoundError, InvalidResponseError and ConnectionError.
+    UnauthorizedError, ForbiddenError, NotFoundError, InvalidResponseError and ConnectionError. A client with
+    subscriptions keeps its thread and its connection until it is closed, also when nothing else refers to it.
     """
 
     def __init__(self, opts: Options) -> None:
@@ -103,10 +106,12 @@ class ConfigClient:
 
         Raises DecryptionError, and UnmarshalError when the document does not fit or the type is not supported.
         """
-        from .decode import decoder  # noqa: PLC0415 - loaded by those who decode
+        from .decode import attempt, decoder  # noqa: PLC0415 - loaded by those who decode
 
-        read = decoder(target_type)
-        return read(self.get_bytes(config_name, opts))
+        value = attempt(decoder(target_type), self.get_bytes(config_name, opts))
+        if isinstance(value, UnmarshalError):
+            raise value
+        return value
 
     def get_raw(self, config_name: str, opts: GetOptions | None = None) -> dict[str, object]:
         """Return the config as the dict that its JSON object spells. Raises DecryptionError and UnmarshalError."""
@@ -150,10 +155,13 @@ class ConfigClient:
     ) -> Subscription[T]:
         """Keep a config current in the background; return as soon as its first value is there.
 
-        All subscriptions share one daemon thread and one stream. ``timeout``: seconds to wait for the first value; 0
-        does not wait. While the service cannot be reached, the last good value from the disk serves, unless
-        ``allow_stale`` is False. With ``default`` that value is in place until there is another; with ``required``
-        False the subscription may begin empty, and a config that was never published may come later.
+        All subscriptions share one daemon thread and one stream, which each new one opens anew: to subscribe to
+        hundreds, do so with ``timeout=0, required=False``, and wait for the snapshots then.
+
+        ``timeout``: seconds to wait for the first value; 0 does not wait. While the service cannot be reached, the last
+        good value from the disk serves, unless ``allow_stale`` is False. With ``default`` that value is in place until
+        there is another; with ``required`` False the subscription may begin empty, and a config that was never
+        published may come later.
 
         ``pre_apply(value)`` is called before each swap, on the watching thread; when it raises or returns False, the
         old value stays, and the status says why. ``snapshot``: one of your own to keep current.
@@ -164,6 +172,7 @@ class ConfigClient:
         """
         from ._subscribing import subscribe  # noqa: PLC0415 - loaded by those who watch
 
+        check_timeout(timeout)
         if inspect.iscoroutinefunction(pre_apply):
             raise ConfigClientError("pre_apply is asynchronous: use AsyncConfigClient, or a plain function")
         query = watchable(config_name, opts)
@@ -191,6 +200,7 @@ class ConfigClient:
         type, and the watch goes on. Raises the error that is final (``Options.final_errors``).
         """
         query = watchable(config_name, opts)
+        check_callback(callback)
         from ._watches import tell_changes  # noqa: PLC0415 - loaded by those who watch
 
         tell_changes(self._options, self._transport, self._opener, config_name, query, callback)
@@ -221,6 +231,8 @@ class ConfigClient:
             with self._making:
                 if self._session is None:
                     self._session = session
+            if self._transport.closed:
+                self._session.close()
         return self._session
 
     def _go_on_in_child(self) -> None:

@@ -36,6 +36,14 @@ def decode(raw: bytes, target_type: type[T]) -> T:
     return decoder(target_type)(raw)
 
 
+def attempt(read: Callable[[bytes], T], raw: bytes) -> T | UnmarshalError:
+    """Return what ``read`` makes of ``raw``, or the error, without the frames that hold the document."""
+    try:
+        return read(raw)
+    except UnmarshalError as error:
+        return error.with_traceback(None)
+
+
 def decoder(target_type: type[T]) -> Callable[[bytes], T]:
     """Return the function that decodes documents into ``target_type``, compiled once per class.
 

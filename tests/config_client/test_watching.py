@@ -1254,7 +1254,7 @@ def test_a_late_first_fetch_does_not_hide_a_deletion_that_is_cut_off() -> None:
 
 
 def test_a_change_of_another_config_moves_nothing() -> None:
-    """A stream that tells of a config that nobody asked for (a cache on the way, say) announces nothing for this one."""
+    """A stream that tells of a config that nobody asked for announces nothing for this one."""
     play = Play(ValueWatch(policy(), Track("orders", None, None)))
     first = fetched(1)
     last = play.through(
