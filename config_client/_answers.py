@@ -24,7 +24,7 @@ from .errors import (
 FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError)
 """What sending a request may raise. A UnicodeError is what becomes of a redirect to a host that IDNA forbids."""
 
-_POINTER: Final = re.compile(r"/[^\x00-\x1f]{0,200}\Z")
+_POINTER: Final = r"/[^\x00-\x1f]{0,200}\Z"
 _FORMATTED: Final = "/formatted"
 
 
@@ -80,7 +80,7 @@ def _pointer(response: httpx.Response, token: str) -> str:
         pointer = response.json()["error"]["path"]
     except (ValueError, KeyError, TypeError, RecursionError, httpx.StreamError):
         return ""
-    if not isinstance(pointer, str) or not _POINTER.match(pointer):
+    if not isinstance(pointer, str) or not re.match(_POINTER, pointer):
         return ""
     # RFC 6901 writes "/" and "~" within a key as "~1" and "~0", and a token may hold both.
     if token and (token in pointer or token in pointer.replace("~1", "/").replace("~0", "~")):

@@ -58,6 +58,16 @@ async def aread_whole(response: httpx.Response, seconds: float) -> httpx.Respons
     return detached(response, body)
 
 
+def put_away(response: httpx.Response) -> None:
+    """Close ``response``, whose body is of no more use.
+
+    httpx lets a response and its stream refer to each other, and so to the connection: they would stay in memory until
+    the collector of cycles comes by.
+    """
+    response.close()
+    response.stream = _NOTHING
+
+
 class _Meter:
     """Counts a body that arrives, and fails beyond ``MAX_BODY_BYTES`` or ``seconds``."""
 

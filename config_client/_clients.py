@@ -1,12 +1,13 @@
-"""The httpx clients that a transport owns: one per way to a host, made again after a fork.
+"""The httpx clients that a transport owns: one per way to a host, made again after a fork; and requests for them.
 
-Knows httpx and the environment's proxies. Knows nothing of requests.
+Knows httpx and the environment's proxies. Knows nothing of what is asked, nor of the protocol.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 import httpx
@@ -17,6 +18,10 @@ from ._network import InterruptibleTransport
 
 _inherited: Final[list[object]] = []
 """What a forked child must not let go: freeing it might wait for a lock that was held at the fork."""
+
+_NOTHING: Final = httpx.ByteStream(b"")
+_parsed: Final = lru_cache(maxsize=64)(httpx.URL)
+"""The few URLs that a program asks for, each parsed once. They hold no secret."""
 
 
 class OwnClients:
@@ -29,6 +34,7 @@ class OwnClients:
         self._urls = urls
         self._interrupt = interrupt
         self._timeout = timeout
+        self._extensions = {"timeout": httpx.Timeout(timeout).as_dict()}
         self._making = threading.Lock()
         self._clients: tuple[httpx.Client, ...] = self._made()
 
@@ -38,6 +44,24 @@ class OwnClients:
             with self._making:
                 self._clients = self._clients or self._made()
         return self._clients[index]
+
+    def request(self, index: int, url: str, headers: Mapping[str, str]) -> httpx.Request:
+        """Return a GET as ``build_request`` of the client for this host would make it, at a fraction of the cost.
+
+        These clients differ from httpx's defaults in nothing that a request shows. Raises httpx.InvalidURL.
+        """
+        client, target = self.client(index), _parsed(url)
+        named = {name.lower().encode() for name in headers}
+        given = [(name.encode(), value.encode()) for name, value in headers.items()]
+        usual = [header for header in client.headers.raw if header[0].lower() not in named]
+        return httpx.Request(
+            "GET",
+            target,
+            headers=httpx.Headers([(b"Host", target.netloc), *usual, *given]),
+            cookies=client.cookies or None,
+            stream=_NOTHING,
+            extensions=self._extensions,
+        )
 
     def close(self) -> None:
         """Close every connection."""

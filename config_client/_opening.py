@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ._fetched import Fetched
 from ._payload import Expected, encoding_of, open_sealed
@@ -14,12 +14,15 @@ from .protocol import (
     DEFAULT_LABEL,
     KEY_IDS_HEADER,
     SEALED_MEDIA_TYPE,
-    ConfigState,
     Metadata,
     Position,
+    lowered,
     metadata_of,
-    parse_metadata,
+    read_metadata,
 )
+
+if TYPE_CHECKING:
+    from .protocol import ConfigState
 
 ACCEPT: Final = f"{BOUND_MEDIA_TYPE}, {SEALED_MEDIA_TYPE};q=0.5"
 """What a request for a config asks for: the bound format where the service has it."""
@@ -56,7 +59,8 @@ class Opener:
 
         A bound payload from before ``at_least`` is a replay, and does not open.
         """
-        metadata = parse_metadata(headers)
+        told = lowered(headers)
+        metadata = read_metadata(told)
         version = query.get("version")
         expected = Expected(
             name=name,
@@ -67,7 +71,7 @@ class Opener:
             at_least=at_least,
         )
         is_default = "environment" not in query
-        return self._open(expected, metadata, body, encoding_of(headers.get("Content-Type")), is_default)
+        return self._open(expected, metadata, body, encoding_of(told.get("content-type")), is_default)
 
     def state(self, state: ConfigState, environment: str | None, label: str | None) -> Fetched:
         """Return what a stream has stated of a config; a payload that does not open is a ``fault``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ._horizon import Horizon
 from ._opening import Opener
@@ -17,7 +17,9 @@ from .errors import (
 )
 from .options import GetOptions, Options
 from .protocol import MIN_REVISION_HEADER, Position, is_name
-from .types import ConfigChangeEvent, Format
+
+if TYPE_CHECKING:
+    from .types import ConfigChangeEvent, Format
 
 _ENVIRONMENT: Final = ("CONFIG_SERVICE_HOST", "CONFIG_SERVICE_TOKEN", "CONFIG_SERVICE_KEY")
 _OFF: Final = frozenset({"0", "off", "no", "false"})
@@ -89,6 +91,8 @@ def check_callback(callback: Callable[[ConfigChangeEvent], object]) -> None:
 
 def format_query(fmt: Format, opts: GetOptions | None) -> dict[str, str]:
     """Return the query of an export. Raises ConfigClientError for a format that is none."""
+    from .types import Format  # noqa: PLC0415 - loaded by those who export
+
     if fmt not in tuple(Format):
         raise ConfigClientError(f"fmt must be one of {', '.join(Format)}")
     return {"format": Format(fmt).value, **(opts.query() if opts else {})}

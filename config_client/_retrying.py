@@ -40,8 +40,9 @@ def retried(
     """Apply ``policy`` to ``attempt``, whose steps are passed on; return the last outcome."""
     while True:
         outcome = yield from attempt()
-        asked = asked_pause(outcome) if isinstance(outcome, httpx.Response) else None
-        step = None if is_answer(outcome) else policy.next(asked)
+        if is_answer(outcome):
+            return outcome
+        step = policy.next(asked_pause(outcome) if isinstance(outcome, httpx.Response) else None)
         if step is None:
             return outcome
         delay, policy = step

@@ -327,7 +327,7 @@ class Session(ABC):
         """Seal anew, with the present time, what is still current: its age counts from when it was last confirmed."""
         cache = self._cache
         for track, keeper in tuple(self._keepers.items()):
-            if cache is None or keeper.status.state is not State.LIVE:
+            if cache is None or keeper.status.state not in {State.LIVE, State.POLLING}:
                 continue
             value = cache.load(track.name, track.environment, track.label)
             if value is not None and value.position == keeper.position:

@@ -132,7 +132,8 @@ class Cache:
     def load(self, name: str, environment: str | None, label: str | None) -> CachedValue | None:
         """Return the newest entry under any key that is held, or None.
 
-        One that is too old, altered or out of place is removed where that is possible.
+        One that is too old, altered or out of place is removed where that is possible; one from the future is passed
+        over, since the clock may be the one that is wrong: many machines start in 1970.
         """
         place = _Place(self._hosts, name, environment, label)
 
@@ -142,10 +143,12 @@ class Cache:
                 found = folder.read(place.file(key_id))
                 if found is None:
                     continue
-                value = self._open(found.data, key_id, place)
+                value = self._open(found.data, key_id, place, may_be_early=True)
                 if value is None:
                     with suppress(OSError):
                         folder.discard(place.file(key_id), found)
+                elif value.fetched_at.timestamp() > self._clock() + MAX_CLOCK_SKEW:
+                    continue
                 elif newest is None or _is_newer(value, newest):
                     newest = value
             return newest
@@ -162,7 +165,7 @@ class Cache:
 
         self._attempt(remove)
 
-    def _open(self, data: bytes, key_id: str, place: _Place) -> CachedValue | None:
+    def _open(self, data: bytes, key_id: str, place: _Place, *, may_be_early: bool = False) -> CachedValue | None:
         """Return what an entry holds, or None unless it is authentic, in its place, and neither too old nor early."""
         try:
             # A key that the ring lacks would make it ask for new ones, and no file may cause that.
@@ -175,7 +178,8 @@ class Cache:
         fetched_at = int.from_bytes(rest[:_TIME_SIZE], "big") / 1000
         if layout != _LAYOUT or rest[_TIME_SIZE:] != place.identity or binding.name != place.name:
             return None
-        if not -MAX_CLOCK_SKEW <= self._clock() - fetched_at <= self._max_age:
+        age = self._clock() - fetched_at
+        if age > self._max_age or (age < -MAX_CLOCK_SKEW and not may_be_early):
             return None
         return CachedValue(
             document=plaintext[_PREFIX_SIZE:],

@@ -27,18 +27,29 @@ from ._requests import (
 from .errors import ConfigClientError, UnmarshalError
 from .options import GetOptions, Options
 from .protocol import CONFIGS_PATH, config_path, formatted_path, parse_config_list
-from .snapshot import Snapshot
 from .transport import Transport
-from .types import ConfigChangeEvent, ConfigInfo, Format
 
 if TYPE_CHECKING:
     from ._threads import ThreadSession
+    from .snapshot import Snapshot
     from .status import Status
     from .subscription import Subscription
+    from .types import ConfigChangeEvent, ConfigInfo, Format
 
 __all__ = ["ConfigChangeEvent", "ConfigClient", "ConfigInfo", "Format", "GetOptions", "Options", "Snapshot"]
 
 T = TypeVar("T")
+
+
+def __getattr__(name: str) -> object:
+    """Import what may be had from here too, but what this module does not need to run, when it is asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    value: object = getattr(import_module(__package__), name)
+    globals()[name] = value
+    return value
 
 
 class ConfigClient:

@@ -44,7 +44,8 @@ class Options:
     ``max_retry_delay``: upper bound in seconds of the pause between two attempts to watch. ``heartbeat_interval``:
     seconds between heartbeats of a service that does not announce them; three missed mean that the stream is dead.
     ``final_errors``: the errors that end a watch; a NotFoundError ends it only while nothing was ever found.
-    ``poll_interval``: seconds, jittered, between two looks at every config while no stream can be had.
+    ``poll_interval``: seconds, jittered, between two looks at every config while no stream can be had; a look is taken
+    at the first attempt to open a stream after that time.
 
     ``reload_keys()`` returns the keys anew, as ``encryption_key`` spells them; it is called when a payload is sealed
     under a key that is not held, on the thread or event loop that needs it, so it should answer quickly.

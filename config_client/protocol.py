@@ -10,23 +10,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
-from ._states import (
-    MAX_WATCHED,
-    STATE_EVENT,
-    SYNCED_EVENT,
-    ConfigState,
-    Held,
-    Standing,
-    dump_config_state,
-    dump_position,
-    dump_watch_request,
-    parse_config_state,
-    parse_position,
-    parse_watch_request,
-)
 from ._wire import (
     DEFAULT_ENVIRONMENT,
     DEFAULT_LABEL,
@@ -45,7 +31,23 @@ from ._wire import (
     timestamp_or_none,
 )
 from .errors import InvalidResponseError
-from .types import ConfigChangeEvent, ConfigInfo
+
+if TYPE_CHECKING:
+    from ._states import (
+        MAX_WATCHED,
+        STATE_EVENT,
+        SYNCED_EVENT,
+        ConfigState,
+        Held,
+        Standing,
+        dump_config_state,
+        dump_position,
+        dump_watch_request,
+        parse_config_state,
+        parse_position,
+        parse_watch_request,
+    )
+    from .types import ConfigChangeEvent, ConfigInfo
 
 __all__ = [
     "BOUND_MEDIA_TYPE",
@@ -95,6 +97,7 @@ __all__ = [
     "is_label",
     "is_name",
     "is_token",
+    "lowered",
     "metadata_headers",
     "metadata_of",
     "parse_change_event",
@@ -104,6 +107,7 @@ __all__ = [
     "parse_position",
     "parse_timestamp",
     "parse_watch_request",
+    "read_metadata",
     "watch_path",
 ]
 
@@ -138,7 +142,26 @@ EVENT_STREAM_MEDIA_TYPE: Final = "text/event-stream"
 CHANGED_EVENT: Final = "config_changed"
 RESET_EVENT: Final = "reset"
 
-_ETAG: Final = re.compile(r"[\x21-\x7e]{1,512}\Z")
+_VERSION: Final = VERSION_HEADER.lower()
+_REVISION: Final = REVISION_HEADER.lower()
+_EPOCH: Final = EPOCH_HEADER.lower()
+_ENVIRONMENT: Final = ENVIRONMENT_HEADER.lower()
+_LABEL: Final = LABEL_HEADER.lower()
+_CHANGED_BY: Final = CHANGED_BY_HEADER.lower()
+_TIMESTAMP: Final = TIMESTAMP_HEADER.lower()
+# Text, compiled when the first answer arrives: the import of this package is not to wait for it.
+_ETAG: Final = r"[\x21-\x7e]{1,512}\Z"
+
+
+def __getattr__(name: str) -> object:
+    """Import the words of the state-first watch when one is asked for: a program that only reads needs none."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import _states  # noqa: PLC0415
+
+    value: object = getattr(_states, name)
+    globals()[name] = value
+    return value
 
 
 class Metadata(NamedTuple):
@@ -175,15 +198,25 @@ def etag(position: Position, key_id: str, encoding: str) -> str:
 
 def parse_metadata(headers: Mapping[str, str]) -> Metadata:
     """Return what the headers of a config response tell. Absent or malformed headers count as not sent."""
-    epoch, revision, tag = headers.get(EPOCH_HEADER), headers.get(REVISION_HEADER), headers.get("ETag")
+    return read_metadata(lowered(headers))
+
+
+def lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return ``headers`` by their names in lower case. One pass: an HTTP library looks through all for each name."""
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def read_metadata(told: Mapping[str, str]) -> Metadata:
+    """Return what ``parse_metadata`` does, of headers whose names are in lower case."""
+    epoch, revision, tag = told.get(_EPOCH), told.get(_REVISION), told.get("etag")
     return Metadata(
-        version=_natural(headers.get(VERSION_HEADER)),
+        version=_natural(told.get(_VERSION)),
         position=Position.parse(f"{epoch}-{revision}") if epoch and revision else None,
-        environment=headers.get(ENVIRONMENT_HEADER),
-        label=headers.get(LABEL_HEADER),
-        changed_by=_natural(headers.get(CHANGED_BY_HEADER)),
-        timestamp=timestamp_or_none(headers.get(TIMESTAMP_HEADER)),
-        etag=tag if tag and _ETAG.match(tag) else None,
+        environment=told.get(_ENVIRONMENT),
+        label=told.get(_LABEL),
+        changed_by=_natural(told.get(_CHANGED_BY)),
+        timestamp=timestamp_or_none(told.get(_TIMESTAMP)),
+        etag=tag if tag and re.match(_ETAG, tag) else None,
     )
 
 
@@ -285,6 +318,8 @@ def _read_change(fields: Mapping[object, object]) -> ConfigChangeEvent | None:
     timestamp = timestamp_or_none(fields.get("timestamp"))
     if not isinstance(name, str) or not is_integer(version) or not is_integer(changed_by) or timestamp is None:
         return None
+    from .types import ConfigChangeEvent  # noqa: PLC0415 - loaded by those who watch
+
     environment, label, epoch, revision = (fields.get(field) for field in ("environment", "label", "epoch", "revision"))
     return ConfigChangeEvent(
         config_name=name,
@@ -306,6 +341,8 @@ def _read_info(row: object) -> ConfigInfo | None:
     valid_from, updated_at = timestamp_or_none(row.get("valid_from")), timestamp_or_none(row.get("updated_at"))
     if not isinstance(name, str) or not isinstance(is_valid, bool) or valid_from is None or updated_at is None:
         return None
+    from .types import ConfigInfo  # noqa: PLC0415 - loaded by those who list
+
     return ConfigInfo(name=name, is_valid=is_valid, valid_from=valid_from, updated_at=updated_at)
 
 

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 import httpx
 
 from ._answers import FAILURES, fault_of, raise_for_status, refusal_of
-from ._bodies import detached, read_whole
+from ._bodies import detached, put_away, read_whole
 from ._clients import OwnClients
 from ._deadline import within
 from ._exchanges import MAX_REDIRECTS, REDIRECTS, Call, Exchanges, Outcome, Send, Steps
@@ -188,7 +188,7 @@ class Transport:
 
             def opened(send: Send) -> httpx.Response:
                 response = self._head(send)
-                stack.callback(response.close)
+                stack.callback(put_away, response)
                 return response
 
             only = self._hosts.preferred if host is None else host
@@ -240,9 +240,12 @@ class Transport:
         """Send a request and return the answer, the body unread; that of a redirect never is."""
         client = self._callers if self._own is None else self._own.client(send.host)
         assert client is not None  # noqa: S101 - either the caller's or our own
-        request = client.build_request(
-            send.method, send.url, headers=send.headers, content=send.body, timeout=self._timeout
-        )
+        if self._own is not None and send.method == "GET" and send.body is None:
+            request = self._own.request(send.host, send.url, send.headers)
+        else:
+            request = client.build_request(
+                send.method, send.url, headers=send.headers, content=send.body, timeout=self._timeout
+            )
         try:
             response = client.send(request, stream=True, follow_redirects=False)
         except httpx.HTTPStatusError as error:

@@ -23,7 +23,7 @@ from .delivery.hub import Hub
 from .delivery.reaching import Reaching
 from .delivery.running import Running
 from .delivery.sealed import Payloads
-from .delivery.states import KeyIds, StateFrames, StateInterest, compare, newest_held, stating
+from .delivery.states import KeyIds, StateFrames, StateInterest, compare, newest_held, readable, stating
 from .delivery.subscription import Beat, NamedInterest, QueuedReader, Reader, S, Subscription
 from .domain.documents import Document, check_document
 from .domain.errors import AccessDeniedError, ConflictError, NotFoundError
@@ -40,6 +40,9 @@ _ROUNDS: Final = 16
 """How often a change is tried on a new base before it counts as lost to other writers."""
 _LARGE: Final = 64 * 1024
 """Bytes from which a document is parsed on a thread: streams and reads must not wait for it."""
+
+_MANY: Final = 256
+"""Rows of a watch from which its rights are looked up on a thread."""
 
 Clock = Callable[[], datetime]
 
@@ -284,13 +287,15 @@ class Operations:
         Raises UnauthenticatedError when the token was revoked meanwhile; UnavailableError when a client has heard of
         a revision that is not reached within a second, or the service is stopping.
         """
+        # Scopes are globs, and there may be thousands of rows: other requests must not wait for that.
+        may_read = await beside(lambda: readable(rows, token)) if len(rows) > _MANY else None
         epoch = self.position.epoch
         await self._reaching.reach(Position(epoch, newest_held(rows, epoch)))
         # The body, and what it has heard of, may have taken their time.
         self._registry.confirm(token.id, self._clock())
         # Nothing is awaited from here on: between what is stated and what is told afterwards there is no gap.
         here = self.position
-        stated, keys = compare(rows, self._running, token, here)
+        stated, keys = compare(rows, self._running, token, here, may_read)
         interest = StateInterest(token, key_ids, keys, here.epoch, self._states)
         return Watch(self._hub.join(interest, stating(stated, interest, here), reader), here)
 

@@ -15,12 +15,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import FrameType
 from typing import Any, Final
 from weakref import ref
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -58,6 +60,7 @@ class Connection(HttpToolsProtocol):
     _in_head = False
     _head_bytes = 0
     _head_began = False
+    _data = b""
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -68,11 +71,36 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """End the head of a request; its scope offers the connection."""
         self._in_head = False
+        if self._offers_upgrade():
+            return  # comes again without the offer
         super().on_headers_complete()
         # A pipelined request gets a cycle before this one is answered, so each scope names its own. Weakly, since the
         # cycle has the scope, and the two would wait for the garbage collector after every request.
         extensions: dict[str, Any] = {TAKE_OVER_EXTENSION: partial(_take_over, ref(self), ref(self.cycle))}
         self.scope["extensions"] = extensions
+
+    def on_message_complete(self) -> None:
+        """End a request, unless it comes again."""
+        if not self._offers_upgrade():
+            super().on_message_complete()
+
+    def _offers_upgrade(self) -> bool:
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Ignore an offer to upgrade, which Java's client makes with every request (RFC 9110, 7.8).
+
+        The parser takes no body behind one, so it is given the same request again, without the offer.
+        """
+        offer = sys.exc_info()[1]
+        if not self._offers_upgrade() or not isinstance(offer, httptools.HttpParserUpgrade):
+            return
+        lines = [(name, value) for name, value in self.headers if name not in {b"upgrade", b"http2-settings"}]
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in lines)
+        first = self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()
+        rest = self._data[offer.args[0] :]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(first + b"\r\n" + head + b"\r\n" + rest)
 
     def take_over(self, cycle: RequestResponseCycle, headers: Headers) -> tuple[asyncio.Transport, bytes] | None:
         """Give the transport away, with the head of the answer of ``cycle``; see ``streams.TakeOver``."""
@@ -98,6 +126,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse ``data``; refuse a head that goes on for too long, which the parser would keep in memory."""
         self._head_began = False
+        self._data = data
         super().data_received(data)
         # What came with the beginning of this head may be the end of the request before it.
         if self._in_head and not self._head_began:

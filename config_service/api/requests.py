@@ -153,10 +153,17 @@ def _accepts_bound(accept: bytes) -> bool:
 
 
 def _media_ranges(accept: str) -> Iterator[tuple[str, str]]:
-    place = 0
+    # Empty elements of a list are nothing (RFC 9110 §5.6.1.2).
+    place = _skip_empty(accept, 0)
     while place < len(accept) and (match := _MEDIA_RANGE.match(accept, place)):
         yield match[1].lower(), match[2]
-        place = match.end()
+        place = _skip_empty(accept, match.end())
+
+
+def _skip_empty(text: str, place: int) -> int:
+    while place < len(text) and text[place] in ", \t":
+        place += 1
+    return place
 
 
 def _names_bound(media_type: str, parameters: str) -> bool:

@@ -124,21 +124,29 @@ def newest_held(rows: Iterable[Held], epoch: str) -> int:
     return max((row.position.revision for row in rows if row.position and row.position.epoch == epoch), default=0)
 
 
+def readable(rows: Iterable[Held], token: Token) -> frozenset[ConfigKey]:
+    """Return the configs of ``rows`` that ``token`` may read; its rights never change."""
+    keys = {_key_of(row, token) for row in rows}
+    return frozenset(key for key in keys if token.may(Right.READ, key.name, key.environment))
+
+
 def compare(
-    rows: Iterable[Held], running: Running, token: Token, here: Position
+    rows: Sequence[Held], running: Running, token: Token, here: Position, may_read: frozenset[ConfigKey] | None = None
 ) -> tuple[list[Stated], frozenset[ConfigKey]]:
     """Return what must be stated to a client that holds ``rows``, and the keys that it may hear of from now on.
 
     Whatever the client does not hold at exactly its newest position is stated; what is refused or missing always is.
-    Rows that mean the same config are one: it is stated once, when any of them differs.
+    Rows that mean the same config are one: it is stated once, when any of them differs. ``may_read``: what ``readable``
+    has found out beforehand.
     """
+    allowed = readable(rows, token) if may_read is None else may_read
     standing: dict[ConfigKey, Stated | None] = {}
     heard: list[ConfigKey] = []
     for row in rows:
-        key = ConfigKey(row.name, row.environment or token.default_environment, row.label or DEFAULT_LABEL)
+        key = _key_of(row, token)
         if standing.get(key) is not None:
             continue
-        if key not in standing and token.may(Right.READ, key.name, key.environment):
+        if key not in standing and key in allowed:
             heard.append(key)
             standing[key] = None
         elif key not in standing:
@@ -150,6 +158,10 @@ def compare(
         elif row.position != Position(here.epoch, document.revision):
             standing[key] = Stated(key, document)
     return [stated for stated in standing.values() if stated is not None], frozenset(heard)
+
+
+def _key_of(row: Held, token: Token) -> ConfigKey:
+    return ConfigKey(row.name, row.environment or token.default_environment, row.label or DEFAULT_LABEL)
 
 
 def stating(stated: Sequence[Stated], interest: StateInterest, position: Position) -> Iterator[bytes]:

@@ -219,6 +219,38 @@ def test_what_is_not_http_or_a_trick_is_400_in_the_shape_of_every_error(service:
         assert body["error"]["code"] == "invalid_request"
 
 
+UPGRADES = {
+    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA",
+    "websocket": b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAA=",
+}
+
+
+@pytest.mark.parametrize("offer", UPGRADES.values(), ids=UPGRADES)
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("cut", [0, 5, 60, -9, -3])
+def test_an_upgrade_that_is_offered_is_passed_over(
+    service: Any, caplog: pytest.LogCaptureFixture, offer: bytes, framing: str, cut: int
+) -> None:
+    """RFC 9110, 7.8: Java's client and curl offer HTTP/2 with every request, and mean the body that follows."""
+    body = b'{"n": %d}' % (cut + 100)
+    wire = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if framing == "chunked" else body
+    length = b"Transfer-Encoding: chunked" if framing == "chunked" else b"Content-Length: %d" % len(body)
+    lines = (
+        b"PUT /api/v1/manage/configs/upgraded HTTP/1.1",
+        b"Host: x",
+        b"X-Service-Token: " + service.admin.secret.encode(),
+        offer,
+        length,
+    )
+    request = b"\r\n".join(lines) + b"\r\n\r\n" + wire
+    with connected(service) as connection:
+        connection.sendall(request[:cut])
+        connection.sendall(request[cut:])
+        status, answered = answer(connection)
+    assert (status // 100, answered["name"]) == (2, "upgraded")
+    assert "upgrade" not in caplog.text.lower()
+
+
 def test_a_head_that_never_ends_is_refused(service: Any) -> None:
     """Reading stops after a bounded number of bytes, and the connection is closed."""
     with connected(service) as connection:

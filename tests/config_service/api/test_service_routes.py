@@ -358,6 +358,13 @@ async def test_format_2_comes_when_it_is_accepted(http: Any, reader: Any, epoch:
     assert (await http.get(CONFIG, headers=ACCEPT_BOUND)).content == response.content
 
 
+@pytest.mark.parametrize("before", ["", ",", " , ,", "text/html,,", "text/html , \t,"])
+async def test_empty_elements_of_a_list_are_nothing(http: Any, before: str) -> None:
+    """RFC 9110, 5.6.1.2: proxies that join and strip lists leave some behind."""
+    response = await http.get(CONFIG, headers={"Accept": before + ACCEPT_BOUND["Accept"]})
+    assert response.headers["content-type"] == ACCEPT_BOUND["Accept"]
+
+
 @pytest.mark.parametrize("accept", ["*/*", "application/octet-stream", f"{ACCEPT_BOUND['Accept']}; q=0"])
 async def test_format_1_comes_otherwise(http: Any, accept: str) -> None:
     """Also for a client that excludes format 2."""

@@ -178,6 +178,19 @@ async def test_a_refused_config_is_never_told(service: Any) -> None:
     assert not stream._waiting
 
 
+async def test_a_refused_config_stays_refused_however_often_it_is_asked_for(service: Any) -> None:
+    """Rows that mean the same config count as one: a second one does not state what the first was refused."""
+    reader = await service.mint("mine@*:read")
+    await service.publish("yours", b'{"canary": "e81f"}')
+    rows = Held("yours"), Held("yours", "default"), Held("yours", None, "main"), Held("yours")
+    stream, here = await watch(service, reader, *rows)
+    assert await told(stream, 2) == [
+        ("config_state", ConfigState("yours", "default", "main", Standing.REFUSED)),
+        ("synced", here),
+    ]
+    assert not stream._waiting
+
+
 async def test_a_payload_is_sealed_once_for_all_streams_and_requests(service: Any, seals: list[Binding]) -> None:
     """Fifty streams of one token, with different sets of configs, and GETs: one seal per revision, the same bytes."""
     reader, other = await service.mint(), await service.mint()
