@@ -110,8 +110,9 @@ class Snapshot(Generic[T]):
         self._state: _State[T] = _State()
         self._lock = Lock()
         self._listeners: tuple[_Listener[T], ...] = ()
-        self._waiters: list[_Waiter] = []
-        self._pending: deque[tuple[_Listener[T], Change[T]]] = deque()
+        self._waiters: tuple[_Waiter, ...] = ()
+        # None while there is nothing to tell, which is nearly always: an empty deque takes more than all else here.
+        self._pending: deque[tuple[_Listener[T], Change[T]]] | None = None
         self._teller: int | None = None  # the thread that is calling back
 
     def __repr__(self) -> str:
@@ -150,8 +151,10 @@ class Snapshot(Generic[T]):
             for waiter in self._waiters:
                 if _satisfies(version, waiter.version):
                     waiter.stored.set()
-            change = Change(old.value, value, version, old.version)
-            self._pending.extend((listener, change) for listener in self._listeners)
+            if self._listeners:
+                change = Change(old.value, value, version, old.version)
+                self._pending = deque() if self._pending is None else self._pending
+                self._pending.extend((listener, change) for listener in self._listeners)
             if self._teller is not None or not self._pending:
                 return
             self._teller = get_ident()
@@ -169,13 +172,13 @@ class Snapshot(Generic[T]):
             if state.updated_at is not None and _satisfies(state.version, version):
                 return True
             waiter = _Waiter(version)
-            self._waiters.append(waiter)
+            self._waiters = (*self._waiters, waiter)
         try:
             waiter.stored.wait(timeout)
         finally:
             with self._lock:
                 # Not there in a child that a handler of a signal forked during the wait.
-                self._waiters = [each for each in self._waiters if each is not waiter]
+                self._waiters = tuple(each for each in self._waiters if each is not waiter)
         return waiter.stored.is_set()
 
     def on_change(self, callback: Callable[[Change[T]], object]) -> Callable[[], None]:
@@ -218,7 +221,7 @@ class Snapshot(Generic[T]):
         for ever here. What another thread had still to tell is told at the next store.
         """
         self._lock = Lock()
-        self._waiters = []
+        self._waiters = ()
         if self._teller != get_ident():
             self._teller = None
 
@@ -228,7 +231,7 @@ class Snapshot(Generic[T]):
             while True:
                 with self._lock:
                     if not self._pending:
-                        self._teller = None
+                        self._pending = self._teller = None
                         return
                     listener, change = self._pending.popleft()
                 if listener.active:
