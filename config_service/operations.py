@@ -7,13 +7,13 @@ exists is told only to those who may see it: rights are checked first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Generic, overload
+from typing import Final
 from weakref import WeakValueDictionary
 
-from config_client.protocol import DEFAULT_LABEL, Held, Position
+from config_client.protocol import Position
 from config_client.types import ConfigInfo, Format
 
 from .background import beside
@@ -23,8 +23,7 @@ from .delivery.hub import Hub
 from .delivery.reaching import Reaching
 from .delivery.running import Running
 from .delivery.sealed import Payloads
-from .delivery.states import KeyIds, StateFrames, StateInterest, compare, newest_held, readable, stating
-from .delivery.subscription import Beat, NamedInterest, QueuedReader, Reader, S, Subscription
+from .delivery.states import KeyIds, StateFrames
 from .domain.documents import Document, check_document
 from .domain.errors import AccessDeniedError, ConflictError, NotFoundError
 from .domain.keys import ConfigKey
@@ -35,14 +34,12 @@ from .security.at_rest import Vault
 from .security.tokens import Token, TokenKey, TokenRegistry
 from .store.protocol import ConfigStore, VersionConflictError
 from .token_operations import TokenOperations
+from .watch_operations import WatchOperations
 
 _ROUNDS: Final = 16
 """How often a change is tried on a new base before it counts as lost to other writers."""
 _LARGE: Final = 64 * 1024
 """Bytes from which a document is parsed on a thread: streams and reads must not wait for it."""
-
-_MANY: Final = 256
-"""Rows of a watch from which its rights are looked up on a thread."""
 
 Clock = Callable[[], datetime]
 
@@ -64,14 +61,6 @@ class ExportedDocument:
 
     def __repr__(self) -> str:
         return f"ExportedDocument({self.document!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class Watch(Generic[S]):
-    """A state-first stream, and the position at which it begins."""
-
-    stream: S
-    position: Position
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -110,13 +99,16 @@ class Operations:
         self._payloads = payloads
         self._feed = feed
         self._commits = commits
-        self._hub = hub
         self._reaching = reaching
         self._states = states
         self._clock = clock
         self._locks: WeakValueDictionary[ConfigKey, asyncio.Lock] = WeakValueDictionary()
         self.tokens: Final = TokenOperations(commits=commits, vault=vault, registry=registry, clock=clock)
         """What may be done with tokens."""
+        self.streams: Final = WatchOperations(
+            running=running, registry=registry, feed=feed, hub=hub, reaching=reaching, states=states, clock=clock
+        )
+        """What may be listened to."""
         self.max_document_bytes: Final = max_document_bytes
         """Bytes that a published document may take."""
 
@@ -124,11 +116,6 @@ class Operations:
     def position(self) -> Position:
         """The epoch of the store, and the newest revision that is served."""
         return self._feed.position
-
-    @property
-    def heartbeats(self) -> Mapping[Beat, float]:
-        """Seconds between two heartbeats, for each kind of stream."""
-        return self._hub.intervals
 
     def authenticate(self, secret: str) -> Token:
         """Return the token that ``secret`` proves. Raises UnauthenticatedError."""
@@ -227,77 +214,6 @@ class Operations:
         if not versions:
             raise NotFoundError(f"{key}: nothing was ever published")
         return versions[::-1]
-
-    @overload
-    def subscribe(
-        self,
-        token: Token,
-        name: str,
-        *,
-        environment: str | None = None,
-        label: str = DEFAULT_LABEL,
-        last_event_id: str | None = None,
-    ) -> QueuedReader: ...
-
-    @overload
-    def subscribe(
-        self,
-        token: Token,
-        name: str,
-        *,
-        environment: str | None = None,
-        label: str = DEFAULT_LABEL,
-        last_event_id: str | None = None,
-        reader: Reader[S],
-    ) -> S: ...
-
-    def subscribe(
-        self,
-        token: Token,
-        name: str,
-        *,
-        environment: str | None = None,
-        label: str = DEFAULT_LABEL,
-        last_event_id: str | None = None,
-        reader: Reader[Subscription] = QueuedReader,
-    ) -> Subscription:
-        """Return a subscription, made by ``reader``, to the changes of configs named ``name`` with ``label``.
-
-        Without ``environment``: in every environment that ``token`` may read, later ones included. With
-        ``last_event_id``: beginning with what was missed since.
-
-        Raises AccessDeniedError when the token may read none of them; NotFoundError when nothing was ever published
-        there (a deleted config may come back and can be watched); UnavailableError when the service is stopping.
-        """
-        if environment is None:
-            token.require_any(Right.READ, name)
-        else:
-            token.require(Right.READ, name, environment)
-        interest = NamedInterest(token, name, label, environment)
-        if not any(interest.covers(document.key) for document in self._running.named(name)):
-            raise NotFoundError(f"{name}: there is no config of that name and label that this token may watch")
-        return self._hub.subscribe(interest, last_event_id, reader)
-
-    async def watch(self, token: Token, rows: Sequence[Held], key_ids: KeyIds, reader: Reader[S]) -> Watch[S]:
-        """Return a subscription, made by ``reader``, to the configs of ``rows``, for a client that holds ``key_ids``.
-
-        It first states every config whose newest state the client does not hold, then says that it has, then tells
-        what happens. What the token may not read, what does not exist and what was deleted is stated as such.
-
-        Raises UnauthenticatedError when the token was revoked meanwhile; UnavailableError when a client has heard of
-        a revision that is not reached within a second, or the service is stopping.
-        """
-        # Scopes are globs, and there may be thousands of rows: other requests must not wait for that.
-        may_read = await beside(lambda: readable(rows, token)) if len(rows) > _MANY else None
-        epoch = self.position.epoch
-        await self._reaching.reach(Position(epoch, newest_held(rows, epoch)))
-        # The body, and what it has heard of, may have taken their time.
-        self._registry.confirm(token.id, self._clock())
-        # Nothing is awaited from here on: between what is stated and what is told afterwards there is no gap.
-        here = self.position
-        stated, keys = compare(rows, self._running, token, here, may_read)
-        interest = StateInterest(token, key_ids, keys, here.epoch, self._states)
-        return Watch(self._hub.join(interest, stating(stated, interest, here), reader), here)
 
     # Changing
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._accounts import Credentials
     from ._faults import MisuseError
+    from ._journal import RecordedRequest
     from ._memory import Backup
-    from .service import InMemoryService, RecordedRequest
+    from .service import InMemoryService
 
 __all__ = ["Backup", "Credentials", "InMemoryService", "MisuseError", "RecordedRequest"]
 
@@ -27,7 +28,7 @@ _HOMES = {
     "Credentials": "_accounts",
     "InMemoryService": "service",
     "MisuseError": "_faults",
-    "RecordedRequest": "service",
+    "RecordedRequest": "_journal",
 }
 
 

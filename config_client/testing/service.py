@@ -1,42 +1,25 @@
 """``InMemoryService``: a config service inside the test, on a real loopback socket, with every fault at hand.
 
-Composes memory, routes and sockets. Everything it can be asked for is safe from any thread.
+What a test may ask for, and how that is spelled; the work is done in ``_server.py``. All of it is safe from any thread.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal
-from weakref import WeakSet
+from typing import Final
 
-from ..errors import ConfigClientError
-from ..formats import DocumentError, parse_json_object
 from ..options import Options
-from ..protocol import DEFAULT_LABEL, WATCH_PATH, Held, is_environment, is_label, is_name
+from ..protocol import DEFAULT_LABEL, is_environment
 from ._accounts import SERVICE_SCOPES, Account, Credentials
-from ._faults import MisuseError, Refusal
-from ._http import Request, dump_stream_head, error_answer
-from ._loop import Connection, Loop
-from ._memory import Backup, ConfigKey, Memory, Version
-from ._paths import parse_query
-from ._routes import Opened, Routes, parse_held
-from ._streams import HEARTBEAT, BaseStream, Frame, StateStream, Stream, change_frame, state_frame
+from ._failures import Route, failure
+from ._faults import MisuseError
+from ._journal import RecordedRequest
+from ._memory import Backup, ConfigKey
+from ._published import config_key, content_of
+from ._server import Server
 
 __all__ = ["InMemoryService", "RecordedRequest", "Route"]
 
-Route = Literal["get", "watch"]
-"""What a failure is for: everything that is answered at once, or the streams."""
-
-REMEMBERED: Final = 10_000
-"""Requests that are kept in ``InMemoryService.requests``, the newest ones."""
-_HOST: Final = "127.0.0.1"
-_BACKLOG: Final = 1024
 _QUICK: Final[Mapping[str, object]] = {
     "request_timeout": 5.0,
     "retry_delay": 0.02,
@@ -44,30 +27,6 @@ _QUICK: Final[Mapping[str, object]] = {
     "poll_interval": 0.5,
     "cache": False,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedRequest:
-    """A request that was answered; it never tells the token.
-
-    ``watched``: what a state-first watch said that it holds.
-    """
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    status: int
-    watched: tuple[Held, ...] = field(default=())
-
-
-@dataclass(slots=True)
-class _Failure:
-    """How requests are refused; ``left`` None: until told otherwise."""
-
-    status: int
-    left: int | None
-    route: Route | None
-    retry_after: float | None
 
 
 class InMemoryService:
@@ -99,22 +58,11 @@ class InMemoryService:
             raise MisuseError("environment: 1 to 128 of A-Z a-z 0-9 . _ - beginning with a letter or digit")
         if min(heartbeat_interval, watch_heartbeat_interval) <= 0:
             raise MisuseError("the heartbeat intervals must be above 0 seconds")
-        self._lock = threading.Condition(threading.RLock())
-        self._switch = threading.RLock()
-        self._memory = Memory()
-        self._routes = Routes(self._memory, heartbeat_interval, watch_heartbeat_interval)
-        self._default = self._memory.mint(environment, SERVICE_SCOPES).id
-        self._failure: _Failure | None = None
-        self._requests: deque[RecordedRequest] = deque(maxlen=REMEMBERED)
-        self._sent: dict[ConfigKey, int] = {}
-        self._loop: Loop | None = None
-        self._reserved: socket.socket | None = None
-        self._port = 0
-        self._abandoned = False
-        _services.add(self)
+        self._server = Server(heartbeat_interval, watch_heartbeat_interval)
+        self._default = self._server.memory.mint(environment, SERVICE_SCOPES).id
 
     def __repr__(self) -> str:
-        return f"InMemoryService({self.url if self._port else 'not started'})"
+        return f"InMemoryService({self.url if self._server.started else 'not started'})"
 
     def __enter__(self) -> InMemoryService:
         self.start()
@@ -127,55 +75,31 @@ class InMemoryService:
 
     def start(self) -> None:
         """Accept connections: at the first call on a free port, after ``stop`` on the same one. Idempotent."""
-        with self._switch, self._lock:
-            self._check_owner()
-            if self._loop is not None:
-                return
-            listener = self._reserved or _bind(0)
-            self._reserved = None
-            listener.listen(_BACKLOG)
-            self._port = listener.getsockname()[1]
-            beats: dict[type[Stream], float] = {
-                BaseStream: self._routes.heartbeat_interval,
-                StateStream: self._routes.watch_heartbeat_interval,
-            }
-            self._loop = Loop(listener, self._lock, answer=self._answer, sent=self._note, beats=beats)
+        self._server.start()
 
     def stop(self) -> None:
         """End every connection and refuse new ones, as while a service is down; what is held stays. Idempotent.
 
         The port stays reserved until ``start`` or ``close``.
         """
-        with self._switch:
-            with self._lock:
-                loop, self._loop = self._loop, None
-            if loop is not None:
-                loop.stop()
-                # Bound and not listening: connections are refused, and nobody else is given the port meanwhile.
-                self._reserved = _bind(self._port)
+        self._server.stop()
 
     def close(self) -> None:
         """Stop for good and release the port. Idempotent."""
-        with self._switch:
-            self.stop()
-            if self._reserved is not None:
-                self._reserved.close()
-                self._reserved = None
+        self._server.close()
 
     # Reaching it
 
     @property
     def url(self) -> str:
         """Where the service listens, or will again after ``stop``. Raises MisuseError before the first start."""
-        if not self._port:
-            raise MisuseError("the service was not started: use it as a context manager, or call start()")
-        return f"http://{_HOST}:{self._port}"
+        return self._server.url
 
     @property
     def credentials(self) -> Credentials:
         """The token that the service begins with, which may read and export everything, and its newest key."""
-        with self._lock:
-            return self._memory.account(self._default).credentials
+        with self._server.lock:
+            return self._server.memory.account(self._default).credentials
 
     @property
     def key(self) -> str:
@@ -228,27 +152,22 @@ class InMemoryService:
         A mapping is dumped as JSON; bytes and text are served as they are. ``check=False`` also takes what a real
         service would refuse to publish. Without environment and label: the default environment, and ``main``.
         """
-        content = document if isinstance(document, bytes) else _dump(document)
-        if check:
-            _check(content)
+        content = content_of(document, check=check)
         key = self._key(name, environment, label)
-        with self._lock:
-            self._check_owner()
-            return self._tell(*self._memory.publish(key, content, changed_by))
+        with self._server.changing() as memory:
+            return self._server.tell(*memory.publish(key, content, changed_by))
 
     def delete(self, name: str, *, environment: str = "", label: str = "", changed_by: int = 1) -> int:
         """Delete the config and return the version of its tombstone."""
         key = self._key(name, environment, label)
-        with self._lock:
-            self._check_owner()
-            return self._tell(self._memory.delete(key, changed_by), True)
+        with self._server.changing() as memory:
+            return self._server.tell(memory.delete(key, changed_by))
 
     def rollback(self, name: str, version: int, *, environment: str = "", label: str = "", changed_by: int = 1) -> int:
         """Publish the document of ``version`` again and return the new version."""
         key = self._key(name, environment, label)
-        with self._lock:
-            self._check_owner()
-            return self._tell(*self._memory.roll_back(key, version, changed_by))
+        with self._server.changing() as memory:
+            return self._server.tell(*memory.roll_back(key, version, changed_by))
 
     # Tokens
 
@@ -258,10 +177,9 @@ class InMemoryService:
             raise MisuseError("scopes: a sequence of texts, such as ('orders-*@prod:read',)")
         if environment and not is_environment(environment):
             raise MisuseError("environment: 1 to 128 of A-Z a-z 0-9 . _ - beginning with a letter or digit")
-        with self._lock:
-            self._check_owner()
-            home = environment or self._memory.account(self._default).environment
-            return self._memory.mint(home, scopes).credentials
+        with self._server.changing() as memory:
+            home = environment or memory.account(self._default).environment
+            return memory.mint(home, scopes).credentials
 
     def rotate_key(self, credentials: Credentials | None = None, *, overlap: bool = True) -> Credentials:
         """Give the token (without one: the first) a fresh key and return it; open streams go on.
@@ -269,20 +187,20 @@ class InMemoryService:
         ``overlap``: the keys before it stay valid, and are what is sealed under for clients that hold no newer one,
         until ``retire_keys`` or a rotation without overlap.
         """
-        with self._lock:
-            return self._memory.put(self._find(credentials).rekeyed(overlap=overlap)).credentials
+        with self._server.changing() as memory:
+            return memory.put(self._find(credentials).rekeyed(overlap=overlap)).credentials
 
     def retire_keys(self, credentials: Credentials | None = None) -> None:
         """End the overlap: only the newest key of the token stays valid."""
-        with self._lock:
-            self._memory.put(self._find(credentials).retired())
+        with self._server.changing() as memory:
+            memory.put(self._find(credentials).retired())
 
     def revoke(self, credentials: Credentials | None = None) -> None:
         """Revoke the token (without one: the first): it is refused with 401, and its streams end."""
-        with self._lock:
+        with self._server.changing() as memory:
             account = self._find(credentials)
-            self._memory.revoke(account)
-            self._end(lambda stream: stream.account.id == account.id)
+            memory.revoke(account)
+            self._server.end(lambda stream: stream.account.id == account.id)
 
     # Trouble
 
@@ -292,12 +210,12 @@ class InMemoryService:
 
         Then there is no state-first watch (404), no sealed format 2 and no minimum revision.
         """
-        return self._routes.base_only
+        return self._server.routes.base_only
 
     @base_only.setter
     def base_only(self, value: bool) -> None:
-        with self._lock:
-            self._routes.base_only = value
+        with self._server.lock:
+            self._server.routes.base_only = value
 
     def fail(
         self,
@@ -312,63 +230,55 @@ class InMemoryService:
         ``for_``: only those that open a stream ("watch"), or only the others ("get"). ``retry_after``: seconds for the
         header of that name. A later call replaces an earlier one. Streams that are open stay open; see ``cut``.
         """
-        if status is not None and not 400 <= status <= 599:
-            raise MisuseError(f"status {status}: a failure is 400 to 599, or None for no failure any more")
-        if times is not None and times < 1:
-            raise MisuseError(f"times {times}: 1 or more, or None for every request until fail(None)")
-        if for_ not in {None, "get", "watch"}:
-            raise MisuseError(f'for_ {for_!r}: "get", "watch" or None for both')
-        with self._lock:
-            self._check_owner()
-            self._failure = None if status is None else _Failure(status, times, for_, retry_after)
+        asked = failure(status, times, for_, retry_after)
+        with self._server.changing():
+            self._server.failure = asked
 
     def cut(self) -> None:
         """Reset every connection, streams and others, and return when they are gone. New ones are accepted."""
-        with self._lock:
-            if self._loop is not None:
-                self._loop.cut()
+        with self._server.lock:
+            self._server.cut()
 
     def backup(self) -> Backup:
         """Return everything that is held now, for ``restore``."""
-        with self._lock:
-            return self._memory.backup()
+        with self._server.lock:
+            return self._server.memory.backup()
 
     def restore(self, backup: Backup) -> None:
         """Hold what ``backup`` holds again, under a new epoch, as after a disaster; every stream ends.
 
         Tokens and keys are those of the backup too.
         """
-        with self._lock:
-            self._check_owner()
-            self._memory.restore(backup)
-            self._sent.clear()
-            self._end(lambda stream: True)
+        with self._server.changing() as memory:
+            memory.restore(backup)
+            self._server.journal.forget_sent()
+            self._server.end(lambda stream: True)
 
     # Looking
 
     @property
     def requests(self) -> list[RecordedRequest]:
         """What was asked, in order, and how it was answered: the newest 10,000."""
-        with self._lock:
-            return list(self._requests)
+        with self._server.lock:
+            return list(self._server.journal.requests)
 
     @property
     def epoch(self) -> str:
         """The epoch of the service's history: another one after each ``restore``."""
-        with self._lock:
-            return self._memory.epoch
+        with self._server.lock:
+            return self._server.memory.epoch
 
     @property
     def revision(self) -> int:
         """The newest revision."""
-        with self._lock:
-            return self._memory.revision
+        with self._server.lock:
+            return self._server.memory.revision
 
     @property
     def watchers(self) -> int:
         """How many streams are open."""
-        with self._lock:
-            return len(self._loop.streams) if self._loop else 0
+        with self._server.lock:
+            return len(self._server.streams)
 
     def wait_for_watchers(self, count: int, timeout: float = 5.0) -> None:
         """Wait until at least ``count`` streams are open; 0: until none is. Raises TimeoutError."""
@@ -386,11 +296,11 @@ class InMemoryService:
         A change that a base stream merely announces does not count, until it is fetched. That it was sent does not
         mean that it is in place: for that, wait on the client. Raises TimeoutError.
         """
-        key = self._key(name, environment, label)
+        key, sent = self._key(name, environment, label), self._server.journal.sent
         self.wait_until(
-            lambda: self._sent.get(key, 0) >= version,
+            lambda: (sent(key) or 0) >= version,
             timeout,
-            lambda: f"{key}: version {self._sent.get(key, 'none')} is the newest that was sent, not {version}",
+            lambda: f"{key}: version {sent(key) or 'none'} is the newest that was sent, not {version}",
         )
 
     def wait_until(
@@ -400,174 +310,24 @@ class InMemoryService:
 
         Raises TimeoutError with what ``explain`` says.
         """
-        with self._lock:
-            if not self._lock.wait_for(condition, timeout):
+        with self._server.lock:
+            if not self._server.lock.wait_for(condition, timeout):
                 raise TimeoutError(
                     f"after {timeout:g} s {explain() if explain else 'what was waited for has not happened'}; "
-                    f"{len(self._requests)} requests came so far"
+                    f"{len(self._server.journal.requests)} requests came so far"
                 )
 
-    # Under the lock, mostly on the loop's thread
-
-    def _answer(self, connection: Connection, request: Request) -> None:
-        """Answer ``request`` on ``connection``, or make a stream of it."""
-        head = request.method == "HEAD"
-        try:
-            self._refuse(request)
-            outcome = self._routes.answer(request)
-        except Refusal as refusal:
-            self._record(request, refusal.status)
-            frame = Frame(error_answer(refusal).dump(head=head, keep_alive=request.keep_alive))
-        else:
-            if isinstance(outcome, Opened):
-                self._record(request, 200)
-                # Some clients and proxies report a stream as open with its first byte of body.
-                connection.send(Frame(dump_stream_head(outcome.headers) + HEARTBEAT), *outcome.frames)
-                connection.stream = None if connection.gone else outcome.stream
-                self._lock.notify_all()
-                return
-            self._record(request, outcome.answer.status)
-            data = outcome.answer.dump(head=head, keep_alive=request.keep_alive)
-            frame = Frame(data, None if head else outcome.version)
-        connection.send(frame)
-        if not request.keep_alive:
-            connection.end()
-
-    def _refuse(self, request: Request) -> None:
-        failure = self._failure
-        watches = request.path == WATCH_PATH.encode() or request.path.endswith(b"/watch")
-        if failure is None or failure.route not in {None, "watch" if watches else "get"}:
-            return
-        if failure.left is not None:
-            failure.left -= 1
-            if failure.left <= 0:
-                self._failure = None
-        headers = {} if failure.retry_after is None else {"Retry-After": f"{failure.retry_after:g}"}
-        raise Refusal(failure.status, "the test asked the in-memory service to fail", headers=headers)
-
-    def _record(self, request: Request, status: int) -> None:
-        try:
-            query = parse_query(request.query)
-        except Refusal:
-            query = {}
-        watched: tuple[Held, ...] = ()
-        if request.path == WATCH_PATH.encode() and status == 200:
-            watched = tuple(parse_held(request))
-        path = request.path.decode("ascii", "backslashreplace")
-        self._requests.append(RecordedRequest(request.method, path, query, status, watched))
-        self._lock.notify_all()
-
-    def _note(self, frame: Frame) -> None:
-        version = frame.version
-        if version is not None and version.position.epoch == self._memory.epoch:
-            self._sent[version.key] = max(version.number, self._sent.get(version.key, 0))
-            self._lock.notify_all()
-
-    def _tell(self, version: Version, changed: bool) -> int:
-        """Write ``version`` to every stream that is to hear of it; return its number."""
-        # One frame for all streams that are sealed under the same key, and one for all base streams.
-        frames: dict[bytes | None, Frame] = {}
-        for connection, stream in self._loop.streams if changed and self._loop else ():
-            if not stream.covers(version.key):
-                continue
-            key = stream.key(self._memory) if isinstance(stream, StateStream) else None
-            frame = frames.get(key)
-            if frame is None:
-                frame = change_frame(version) if key is None else state_frame(version, key, self._routes.sealed)
-                frames[key] = frame
-            connection.send(frame, bounded=True)
-        self._lock.notify_all()
-        return version.number
-
-    def _end(self, which: Callable[[Stream], bool]) -> None:
-        for connection, stream in self._loop.streams if self._loop else ():
-            if which(stream):
-                connection.end()
-        self._lock.notify_all()
-
     def _find(self, credentials: Credentials | None) -> Account:
-        self._check_owner()
+        memory = self._server.memory
         if credentials is None:
-            account: Account | None = self._memory.account(self._default)
+            account: Account | None = memory.account(self._default)
         else:
-            account = self._memory.authenticate(credentials.token)
+            account = memory.authenticate(credentials.token)
         if account is None or account.revoked:
             raise MisuseError("these credentials are of no valid token of this service: unknown, or revoked already")
         return account
 
     def _key(self, name: str, environment: str, label: str) -> ConfigKey:
-        if not is_name(name):
-            raise MisuseError(f"config name {name!r}: 1 to 128 of A-Z a-z 0-9 . _ - without '..', not reserved")
-        if environment and not is_environment(environment):
-            raise MisuseError(f"environment {environment!r}: 1 to 128 of A-Z a-z 0-9 . _ - without '..'")
-        if label and not is_label(label):
-            raise MisuseError(f"label {label!r}: 1 to 128 of A-Z a-z 0-9 . _ - / without '..' or '//'")
-        with self._lock:
-            home = self._memory.account(self._default).environment
-        return ConfigKey(name, environment or home, label or DEFAULT_LABEL)
-
-    def _check_owner(self) -> None:
-        if self._abandoned:
-            raise MisuseError(
-                "this process is a child of the one that runs the service: it may connect, but only the parent can "
-                "change what is served"
-            )
-
-    def _abandon(self) -> None:
-        """Let go, in a child made by fork: another thread of the parent may have held the lock."""
-        self._lock = threading.Condition(threading.RLock())
-        self._switch = threading.RLock()
-        loop, self._loop, self._abandoned = self._loop, None, True
-        reserved, self._reserved = self._reserved, None
-        if loop is not None:
-            loop.abandon()
-        if reserved is not None:
-            reserved.close()
-
-
-_services: Final[WeakSet[InMemoryService]] = WeakSet()
-
-
-def _abandon_all() -> None:
-    for service in tuple(_services):
-        service._abandon()
-
-
-# Otherwise the port would stay open in the child when the service stops.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)
-
-
-def _bind(port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((_HOST, port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _dump(document: Mapping[str, object] | str) -> bytes:
-    if isinstance(document, str):
-        return document.encode()
-    if not isinstance(document, Mapping):
-        raise MisuseError(f"document: a mapping, bytes or text, not {type(document).__name__}")
-    try:
-        return json.dumps(dict(document)).encode()
-    except (TypeError, ValueError, RecursionError):
-        pass
-    raise MisuseError("document: a mapping of what JSON can hold; give bytes for anything else")
-
-
-def _check(content: bytes) -> None:
-    try:
-        parse_json_object(content, strict=True)
-    except DocumentError as error:
-        fault: ConfigClientError = error
-    else:
-        return
-    raise MisuseError(
-        f"the service would refuse this document: {fault}; publish(…, check=False) serves it all the same"
-    )
+        with self._server.lock:
+            home = self._server.memory.account(self._default).environment
+        return config_key(name, environment or home, label or DEFAULT_LABEL)

@@ -99,7 +99,7 @@ class ServiceApi:
         self._described: dict[tuple[int, str, str], _Described] = {}
         self._stream_headers = {
             kind: [*_STREAM_HEADERS, (HEARTBEAT_HEADER.lower().encode(), b"%g" % seconds)]
-            for kind, seconds in operations.heartbeats.items()
+            for kind, seconds in operations.streams.heartbeats.items()
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,7 +154,7 @@ class ServiceApi:
         ConfigKey.of(name, environment or token.default_environment, label)
         last_event_id = header(scope["headers"], b"last-event-id")
         head = scope["method"] == "HEAD"
-        subscription = self._operations.subscribe(
+        subscription = self._operations.streams.subscribe(
             token,
             name,
             environment=environment,
@@ -177,7 +177,7 @@ class ServiceApi:
         token = self._operations.authenticate(secret_of(scope["headers"]))
         held = key_ids_of(scope["headers"])
         rows = await watched_of(await read_body(receive, scope["headers"], MAX_WATCH_BYTES))
-        watch = await self._operations.watch(token, rows, held, reader_of(scope))
+        watch = await self._operations.streams.watch(token, rows, held, reader_of(scope))
         headers = self._open_stream(Beat.STATE, watch.position)
         headers.append((ENVIRONMENT_HEADER.lower().encode(), token.default_environment.encode()))
         return await stream(watch.stream, headers, scope, receive, send)

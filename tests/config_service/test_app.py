@@ -71,7 +71,7 @@ async def test_health_and_readiness_follow_the_life_of_the_service(service: Any,
 async def test_a_stopping_service_answers_but_takes_no_streams(service: Any) -> None:
     """Requests under way are finished; a watcher is told to come back."""
     await service.publish("orders")
-    subscription = service.operations.subscribe(service.admin.token, "orders")
+    subscription = service.operations.streams.subscribe(service.admin.token, "orders")
     service.app.end_streams()
     http = service.client(service.admin)
     assert subscription.ended is not None

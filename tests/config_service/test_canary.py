@@ -196,7 +196,7 @@ async def test_damage_at_rest_is_told_without_what_is_at_rest(service: Any, star
 async def test_no_repr_holds_a_secret(service: Any, settings: Any) -> None:
     """Of the whole application, down to every value that it holds."""
     await service.publish("orders", RAW)
-    subscription = service.operations.subscribe(service.admin.token, "orders")
+    subscription = service.operations.streams.subscribe(service.admin.token, "orders")
     document = await service.operations.read(service.admin.token, ORDERS)
     exported = await service.operations.export(service.admin.token, ORDERS, Format.YAML)
     outcome = await service.operations.publish(service.admin.token, ORDERS, RAW)

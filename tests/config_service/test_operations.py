@@ -315,7 +315,7 @@ async def test_rights_are_checked_before_existence_is_told(service: Any) -> None
             calls.newest(outsider, key)
         for environment in (None, "prod"):
             with pytest.raises(AccessDeniedError):
-                calls.subscribe(outsider, key.name, environment=environment)
+                calls.streams.subscribe(outsider, key.name, environment=environment)
 
 
 async def test_each_right_opens_its_own_door_only(service: Any) -> None:
@@ -403,7 +403,7 @@ async def test_a_subscription_hears_what_is_published(service: Any) -> None:
     """In every environment that the token may read."""
     await service.publish("orders")
     token = (await service.mint("orders@default:read", "orders@prod:read")).token
-    subscription = service.operations.subscribe(token, "orders")
+    subscription = service.operations.streams.subscribe(token, "orders")
     await service.publish("orders", b'{"a": 1}', "prod")
     await service.publish("orders", b'{"a": 1}', "test")
     await service.publish("orders", b'{"a": 1}')
@@ -421,8 +421,8 @@ async def test_what_never_was_cannot_be_watched_but_what_was_deleted_can(service
     await service.operations.delete(service.admin.token, ConfigKey("gone"))
     for name, label in (("unknown", "main"), ("orders", "main"), ("gone", "next")):
         with pytest.raises(NotFoundError):
-            service.operations.subscribe(token, name, label=label)
-    subscription = service.operations.subscribe(token, "gone")
+            service.operations.streams.subscribe(token, name, label=label)
+    subscription = service.operations.streams.subscribe(token, "gone")
     await service.publish("gone")
     assert b"config_changed" in await subscription.next()
 
@@ -433,8 +433,8 @@ async def test_a_watch_of_one_environment_needs_the_right_to_read_it(service: An
     await service.publish("orders", b"{}", "prod")
     token = (await service.mint("*@default:read")).token
     with pytest.raises(AccessDeniedError):
-        service.operations.subscribe(token, "orders", environment="prod")
-    subscription = service.operations.subscribe(token, "orders", environment="default")
+        service.operations.streams.subscribe(token, "orders", environment="prod")
+    subscription = service.operations.streams.subscribe(token, "orders", environment="default")
     await service.publish("orders", b'{"a": 1}', "prod")
     await service.publish("orders", b'{"a": 1}')
     assert (await subscription.next()).count(b"config_changed") == 1

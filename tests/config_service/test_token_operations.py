@@ -106,7 +106,7 @@ async def test_a_revoked_token_is_refused_and_its_streams_end(service: Any) -> N
     """At once; other tokens go on."""
     await service.publish("orders")
     revoked, other = await service.mint(), await service.mint()
-    streams = [service.operations.subscribe(one.token, "orders") for one in (revoked, other)]
+    streams = [service.operations.streams.subscribe(one.token, "orders") for one in (revoked, other)]
     token = await service.operations.tokens.revoke(service.admin.token, revoked.token.id)
     assert token.revoked_at == service.clock.now
     assert [stream.ended for stream in streams] == [End.REVOKED, None]
@@ -208,7 +208,7 @@ async def test_a_rotation_changes_nothing_but_the_keys(service: Any) -> None:
     """Secret, scopes and times stay, streams go on, and other tokens keep their keys; the store holds it sealed."""
     await service.publish("orders")
     minted, other = await service.mint(), await service.mint()
-    stream = service.operations.subscribe(minted.token, "orders")
+    stream = service.operations.streams.subscribe(minted.token, "orders")
     rotated = await rotate(service, minted.token.id)
     token = service.operations.authenticate(minted.secret)
     assert stream.ended is None

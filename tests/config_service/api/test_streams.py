@@ -67,7 +67,7 @@ def start(server: Server, subscription: QueuedReader) -> asyncio.Task[None]:
 @pytest.fixture
 async def subscription(service: Any) -> QueuedReader:
     await service.publish("orders")
-    subscribed: QueuedReader = service.operations.subscribe(service.admin.token, "orders")
+    subscribed: QueuedReader = service.operations.streams.subscribe(service.admin.token, "orders")
     return subscribed
 
 
@@ -181,7 +181,7 @@ async def test_what_makes_the_subscription_depends_on_the_server() -> None:
 async def test_a_connection_that_is_lost_before_it_is_taken_over_leaves_nothing(service: Any) -> None:
     """The subscription ends, and no status is noted for an answer that nobody got."""
     await service.publish("orders")
-    subscribed = service.operations.subscribe(service.admin.token, "orders", reader=DirectReader)
+    subscribed = service.operations.streams.subscribe(service.admin.token, "orders", reader=DirectReader)
     server = Server()
     scope: dict[str, Any] = {"extensions": {TAKE_OVER_EXTENSION: lambda _headers: None}}
     await stream(subscribed, [], scope, server.receive, server.send)

@@ -61,7 +61,7 @@ async def watch(
     service: Any, minted: MintedToken, *rows: Held, held: Collection[str] | None = None
 ) -> tuple[QueuedReader, Position]:
     key_ids = None if held is None else frozenset(held)
-    opened = await service.operations.watch(minted.token, rows, key_ids, QueuedReader)
+    opened = await service.operations.streams.watch(minted.token, rows, key_ids, QueuedReader)
     return opened.stream, opened.position
 
 
@@ -370,7 +370,7 @@ async def test_a_change_that_cannot_be_sealed_cuts_its_streams_and_no_others(
     """Their clients come back and are told then; the log has the type of the failure and none of its text."""
     stream, _ = await watch(service, service.admin, Held("orders"))
     await service.publish("orders", b"{}")
-    base = service.operations.subscribe(service.admin.token, "orders")
+    base = service.operations.streams.subscribe(service.admin.token, "orders")
     await told(stream, 3)
 
     def failing(*_: object) -> bytes:
