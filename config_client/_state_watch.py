@@ -287,9 +287,7 @@ class StateWatch:
 
     def _recover(self, failure: ConfigClientError) -> Steps:
         """Report what ended a stream, or kept it from opening, and wait before the next one, or try the next host."""
-        if isinstance(failure, UnauthorizedError):
-            for track in self._tracks:
-                yield Forget(track)
+        yield from self._forget_if_unknown(failure)
         # Filters on the way refuse what they do not know: whether a config may be read is for its own GET to say.
         refused = isinstance(failure, ForbiddenError)
         if self._policy.is_final(failure, found=True) and not refused:
@@ -310,6 +308,8 @@ class StateWatch:
         fresh = any(not track.found and not track.gone for track in self._tracks)
         if (self._blocked >= 2 or fresh or refused) and self._policy.clock() >= self._poll_due:
             missed = yield from self._poll()
+            if missed is not None:
+                yield from self._forget_if_unknown(missed)
             if missed is None:
                 yield from self._become(State.POLLING, "no stream", failure)
                 self._poll_due = self._policy.clock() + self._policy.poll_interval * self._policy.uniform(0.5, 1.5)
@@ -319,6 +319,12 @@ class StateWatch:
             else:
                 yield from self._become(State.STALE, "connection lost", missed)
         yield Pause(max(delay, asked_pause(failure)))
+
+    def _forget_if_unknown(self, failure: ConfigClientError) -> Steps:
+        """Erase what is kept when the token is refused as such."""
+        if isinstance(failure, UnauthorizedError):
+            for track in tuple(self._tracks):
+                yield Forget(track)
 
     def _become(self, state: State, reason: str, error: ConfigClientError) -> Steps:
         self._state = state

@@ -248,15 +248,18 @@ class _Ring:
 
 
 class _Key:
-    """One key. Its cipher is built once, because building it costs more than opening a small payload."""
+    """One key. Its cipher is built once, because building it costs more than opening a small payload.
 
-    __slots__ = ("_cipher", "_secret", "id")
+    And not before it is needed: the first cipher of a process takes OpenSSL a millisecond, which no start waits for.
+    """
+
+    __slots__ = ("_made", "_secret", "id")
 
     def __init__(self, secret: bytes) -> None:
         _check_size(secret)
         self.id: Final = key_id(secret)
         self._secret = secret
-        self._cipher = AESGCM(secret)
+        self._made: AESGCM | None = None
 
     def __repr__(self) -> str:
         return f"_Key({self.id})"
@@ -264,6 +267,14 @@ class _Key:
     def __reduce__(self) -> str:
         # A task queue or a cache on disk would write the key down.
         raise TypeError("keys are not pickled: create the client in the process that uses it")
+
+    @property
+    def _cipher(self) -> AESGCM:
+        cipher = self._made
+        if cipher is None:
+            # Two threads may both build one; they are the same.
+            cipher = self._made = AESGCM(self._secret)
+        return cipher
 
     def seal(self, plaintext: bytes, binding: Binding) -> bytes:
         nonce = os.urandom(NONCE_SIZE)
@@ -277,13 +288,14 @@ class _Key:
             return None
 
     def derived(self, purpose: bytes) -> bytes:
-        # Imported by those who derive, which not every program does. A key is uniformly random, so HKDF needs no salt
-        # (RFC 5869 §3.1), and HMAC-SHA256 has nothing in common with AES-GCM, so the key may serve both.
-        from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
-        from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415
+        # HKDF-SHA256 (RFC 5869) of one block, which is as long as a key, in the standard library's HMAC: cryptography's
+        # own makes OpenSSL load a third of a megabyte for the same bytes, which a test compares. A key is uniformly
+        # random, so no salt is needed (§3.1), which means one of zeros (§2.2); and HMAC-SHA256 has nothing in common
+        # with AES-GCM, so the key may serve both.
+        import hmac  # noqa: PLC0415 - imported by those who derive, which not every program does
 
-        info = b"config-client derived key v1: " + purpose
-        return HKDF(algorithm=SHA256(), length=KEY_SIZE, salt=None, info=info).derive(self._secret)
+        extracted = hmac.digest(bytes(sha256().digest_size), self._secret, "sha256")
+        return hmac.digest(extracted, b"config-client derived key v1: " + purpose + b"\x01", "sha256")
 
 
 def _check_size(key: bytes) -> None:

@@ -110,7 +110,7 @@ class Snapshot(Generic[T]):
         self._state: _State[T] = _State()
         self._lock = Lock()
         self._listeners: tuple[_Listener[T], ...] = ()
-        self._waiters: tuple[_Waiter, ...] = ()
+        self._waiters: list[_Waiter] = []
         # None while there is nothing to tell, which is nearly always: an empty deque takes more than all else here.
         self._pending: deque[tuple[_Listener[T], Change[T]]] | None = None
         self._teller: int | None = None  # the thread that is calling back
@@ -172,13 +172,13 @@ class Snapshot(Generic[T]):
             if state.updated_at is not None and _satisfies(state.version, version):
                 return True
             waiter = _Waiter(version)
-            self._waiters = (*self._waiters, waiter)
+            self._waiters.append(waiter)
         try:
             waiter.stored.wait(timeout)
         finally:
             with self._lock:
                 # Not there in a child that a handler of a signal forked during the wait.
-                self._waiters = tuple(each for each in self._waiters if each is not waiter)
+                self._waiters = [each for each in self._waiters if each is not waiter]
         return waiter.stored.is_set()
 
     def on_change(self, callback: Callable[[Change[T]], object]) -> Callable[[], None]:
@@ -221,7 +221,7 @@ class Snapshot(Generic[T]):
         for ever here. What another thread had still to tell is told at the next store.
         """
         self._lock = Lock()
-        self._waiters = ()
+        self._waiters = []
         if self._teller != get_ident():
             self._teller = None
 
