@@ -16,7 +16,7 @@ import httpx
 
 from ._aio_network import AbandonableTransport
 from ._answers import FAILURES, fault_of, refusal_of
-from ._bodies import aread_whole, detached
+from ._bodies import aput_away, aread_whole, detached
 from ._environment import equipped, way_to
 from ._exchanges import REDIRECTS, Call, Exchanges, Outcome, Send, Steps
 from ._hosts import Hosts
@@ -188,7 +188,7 @@ class AsyncTransport:
 
             async def opened(send: Send) -> httpx.Response:
                 response = await self._head(send)
-                stack.push_async_callback(response.aclose)
+                stack.push_async_callback(aput_away, response)
                 return response
 
             only = self._hosts.preferred if host is None else host

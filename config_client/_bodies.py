@@ -68,6 +68,12 @@ def put_away(response: httpx.Response) -> None:
     response.stream = _NOTHING
 
 
+async def aput_away(response: httpx.Response) -> None:
+    """As ``put_away``, for a response on an event loop."""
+    await response.aclose()
+    response.stream = _NOTHING
+
+
 class _Meter:
     """Counts a body that arrives, and fails beyond ``MAX_BODY_BYTES`` or ``seconds``."""
 

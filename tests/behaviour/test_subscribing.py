@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from config_client import (
     RefusedError,
     Snapshot,
     State,
+    Status,
     UnauthorizedError,
     UnmarshalError,
 )
@@ -52,6 +56,122 @@ def reaches(subscription: Any, state: State, reason: str | None = None) -> bool:
 def wait_for_value(snapshot: Snapshot[Any], value: object) -> bool:
     """Wait until the snapshot holds ``value``, whatever its version."""
     return eventually(lambda: snapshot.load() == value)
+
+
+class Hindrance:
+    """A TCP proxy that takes its time with all that it forwards, or keeps the bodies of state-first streams back."""
+
+    def __init__(self, url: str, seconds: float, *, keeps_bodies: bool) -> None:
+        host, _, port = url.removeprefix("http://").rpartition(":")
+        self._target = (host, int(port))
+        self._keeps_bodies = keeps_bodies
+        self._seconds = seconds
+        self._closed = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._start(self._accept)
+
+    def close(self) -> None:
+        """End every connection and thread."""
+        self._closed.set()
+        for each in (self._listener, *self._sockets):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        # Whoever is still being started has been started by one of those before.
+        for thread in self._threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+        for each in (self._listener, *self._sockets):
+            each.close()
+
+    def _start(self, run: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=run, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self._sockets.append(client)
+            try:
+                service = socket.create_connection(self._target, timeout=PATIENCE)
+            except OSError:
+                client.close()
+                continue
+            service.settimeout(None)
+            self._sockets.append(service)
+            asked = threading.Event()
+            self._start(self._upwards, client, service, asked)
+            self._start(self._downwards, service, client, asked)
+            if self._closed.is_set():
+                return
+
+    def _upwards(self, source: socket.socket, sink: socket.socket, asked: threading.Event) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if data.startswith(b"POST "):
+                    asked.set()
+                self._closed.wait(self._seconds)
+                sink.sendall(data)
+        _end(source, sink)
+
+    def _downwards(self, source: socket.socket, sink: socket.socket, asked: threading.Event) -> None:
+        told = False
+        with suppress(OSError):
+            while data := source.recv(65536):
+                self._closed.wait(self._seconds)
+                if not (self._keeps_bodies and asked.is_set()):
+                    sink.sendall(data)
+                elif not told:
+                    head, end, _ = data.partition(b"\r\n\r\n")
+                    told = bool(end)
+                    sink.sendall(head + end)
+        _end(source, sink)
+
+
+def _end(*sockets: socket.socket) -> None:
+    for each in sockets:
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def hindered(backend: Any) -> Iterator[Callable[..., str]]:
+    """Put a hindrance before the service, and return its URL."""
+    made: list[Hindrance] = []
+
+    def make(*, seconds: float = 0.0, keeps_bodies: bool = False) -> str:
+        made.append(Hindrance(backend.options().host, seconds, keeps_bodies=keeps_bodies))
+        return made[-1].url
+
+    yield make
+    for each in made:
+        each.close()
+
+
+class Connected:
+    """Metrics that remember when the connection was up."""
+
+    def __init__(self) -> None:
+        self.told: list[bool] = []
+
+    def applied(self, config_name: str, version: int | None, delay: float | None) -> None:
+        """Nothing is made of it."""
+
+    def failed(self, config_name: str, error: ConfigClientError) -> None:
+        """Nothing is made of it."""
+
+    def status(self, config_name: str, status: Status) -> None:
+        """Nothing is made of it."""
+
+    def connected(self, up: bool) -> None:
+        """Remember it."""
+        self.told.append(up)
 
 
 def test_the_first_value_is_there_and_every_change_follows(backend: Any, subscriber: Callable[..., Any]) -> None:
@@ -119,6 +239,28 @@ def test_one_config_may_be_subscribed_to_twice(backend: Any, subscriber: Callabl
     backend.publish("orders", {"host": "db3"})
     assert second.wait_for(3, PATIENCE)
     assert (first.load(), second.load()) == ({"host": "db2"}, Orders("db3"))
+
+
+def test_many_subscriptions_in_quick_succession_do_not_starve_the_stream(
+    backend: Any, subscriber: Callable[..., Any], hindered: Callable[..., str]
+) -> None:
+    """They come faster than a stream opens, and still the first one sees its change meanwhile, and all get values."""
+    for number in range(8):
+        backend.publish(f"config-{number}", {"n": number})
+    backend.publish("orders", {"n": 1})
+    client = subscriber(host=hindered(seconds=0.05))
+    orders = client.subscribe("orders", dict)
+    backend.publish("orders", {"n": 2})
+    others: list[Any] = []
+    while not orders.wait_for(2, 0.005):
+        assert len(others) < 800
+        others.append(client.subscribe(f"config-{len(others) % 8}", dict, timeout=0, required=False))
+    while len(others) % 8 or len(others) < 16:
+        others.append(client.subscribe(f"config-{len(others) % 8}", dict, timeout=0, required=False))
+    for number, each in enumerate(others):
+        assert each.wait_for(1, PATIENCE)
+        assert each.load() == {"n": number % 8}
+    assert reaches(orders, State.LIVE)
 
 
 def test_no_change_is_lost_to_cuts(backend: Any, subscriber: Callable[..., Any]) -> None:
@@ -270,6 +412,34 @@ def test_without_streams_values_are_polled_for(backend: Any, subscriber: Callabl
     assert reaches(orders, State.LIVE)
 
 
+def test_a_subscription_that_joins_while_values_are_polled_for_has_its_value_at_once(
+    backend: Any, subscriber: Callable[..., Any]
+) -> None:
+    """Neither the interval of polling nor a pause, both far longer than this test, is waited for."""
+    backend.publish("orders", {"n": 1})
+    backend.publish("payments", {"n": 2})
+    backend.block_streams(True)
+    client = subscriber(poll_interval=600.0, retry_delay=600.0, max_retry_delay=600.0)
+    orders = client.subscribe("orders", dict)
+    assert reaches(orders, State.POLLING)
+    payments = client.subscribe("payments", dict)
+    assert (orders.load(), payments.load()) == ({"n": 1}, {"n": 2})
+    assert reaches(payments, State.POLLING)
+
+
+def test_behind_a_proxy_that_keeps_streams_back_values_are_polled_for(
+    backend: Any, subscriber: Callable[..., Any], hindered: Callable[..., str]
+) -> None:
+    """The head of a stream passes and its body does not: the opening is given up after half a request's time."""
+    backend.publish("orders", {"n": 1})
+    client = subscriber(host=hindered(keeps_bodies=True), request_timeout=1.0, poll_interval=0.1)
+    orders = client.subscribe("orders", dict)
+    assert orders.load() == {"n": 1}
+    assert reaches(orders, State.POLLING)
+    backend.publish("orders", {"n": 2})
+    assert orders.wait_for(2, PATIENCE)
+
+
 def test_a_service_that_knows_the_base_protocol_only_is_followed_too(
     backend: Any, subscriber: Callable[..., Any]
 ) -> None:
@@ -372,6 +542,41 @@ def test_the_last_good_value_serves_a_start_while_the_service_is_down(
     backend.publish("orders", {"n": 2})
     assert orders.wait_for(2, PATIENCE)
     assert reaches(orders, State.LIVE)
+
+
+def test_the_status_of_the_client_ends_with_what_it_was_of(backend: Any, subscriber: Callable[..., Any]) -> None:
+    """STOPPED by a 401 that ends all; without subscriptions it is not LIVE; the metrics are told of every end."""
+    backend.publish("orders", {"n": 1})
+    credentials, metrics = backend.mint(), Connected()
+    client = subscriber(credentials, metrics=metrics)
+    assert client.status.state is State.INITIALIZING
+    for told in ([True, False], [True, False, True, False]):
+        orders = client.subscribe("orders", dict)
+        assert eventually(lambda: client.status.state is State.LIVE)
+        orders.close()
+        assert eventually(lambda: client.status.state is State.INITIALIZING)
+        assert metrics.told == told
+    orders = client.subscribe("orders", dict)
+    assert eventually(lambda: client.status.state is State.LIVE)
+    backend.revoke(credentials)
+    assert reaches(orders, State.STOPPED)
+    assert eventually(lambda: client.status.state is State.STOPPED)
+    assert isinstance(client.status.error, UnauthorizedError)
+    assert eventually(lambda: metrics.told == [True, False] * 3)
+
+
+def test_closing_the_client_tells_the_metrics_that_the_connection_is_down(
+    backend: Any, subscriber: Callable[..., Any]
+) -> None:
+    """A gauge must not stay up for ever."""
+    backend.publish("orders", {"n": 1})
+    metrics = Connected()
+    client = subscriber(metrics=metrics)
+    client.subscribe("orders", dict)
+    assert eventually(lambda: client.status.state is State.LIVE)
+    client.close()
+    assert metrics.told == [True, False]
+    assert client.status.state is State.STOPPED
 
 
 def test_closing_the_client_ends_a_pause(backend: Any, subscriber: Callable[..., Any]) -> None:

@@ -9,6 +9,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,11 +21,13 @@ from config_client import (
     ClosedError,
     ConfigClient,
     ConfigClientError,
+    ForbiddenError,
     GetOptions,
     NotFoundError,
     RefusedError,
     Snapshot,
     State,
+    UnmarshalError,
 )
 from config_client import _state_watch as state_watch_module
 from config_client._aio_driver import TaskDriver
@@ -35,6 +39,7 @@ from config_client.testing import InMemoryService
 pytestmark = pytest.mark.anyio
 
 KEY = "c0ffee" * 10 + "abcd"
+CANARY = "canary-of-the-document"
 PATIENCE = 10.0
 CLOSE_SECONDS = 0.1
 
@@ -373,6 +378,126 @@ async def test_a_defect_of_the_watch_is_told_and_not_a_silent_freeze(
         assert orders.load() == {"n": 1}
         again = await client.subscribe("orders", dict)
         assert again.load() == {"n": 2}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("base_only", [False, True])
+async def test_a_proof_that_was_cancelled_ends_the_watch_and_says_so(
+    config_server: InMemoryService, base_only: bool
+) -> None:
+    """It awaits a task that somebody cancelled: no silent freeze, and the next subscription starts anew."""
+    config_server.base_only = base_only
+    config_server.publish("orders", {"n": 1})
+
+    async def proof(value: dict[str, Any]) -> None:
+        if value["n"] == 2:
+            task = asyncio.ensure_future(asyncio.Event().wait())
+            task.cancel()
+            await task
+
+    async with AsyncConfigClient(config_server.options()) as client:
+        orders = await client.subscribe("orders", dict, pre_apply=proof)
+        config_server.publish("orders", {"n": 2})
+        await eventually(lambda: orders.closed)
+        assert isinstance(orders.status.error, ConfigClientError)
+        assert "CancelledError" in str(orders.status.error)
+        assert orders.load() == {"n": 1}
+        again = await client.subscribe("orders", dict)
+        assert again.load() == {"n": 2}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("base_only", [False, True])
+async def test_cancelling_every_task_ends_the_watch_and_says_so(
+    config_server: InMemoryService, base_only: bool
+) -> None:
+    """As some programs do before they go on with something else; what they still hold tells that it is frozen."""
+    config_server.base_only = base_only
+    for name in ("orders", "billing"):
+        config_server.publish(name, {"n": 1})
+    before = asyncio.all_tasks()
+    async with AsyncConfigClient(config_server.options()) as client:
+        both = [await client.subscribe(name, dict) for name in ("orders", "billing")]
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+        await eventually(lambda: all(each.closed for each in both))
+        assert all(isinstance(each.status.error, ConfigClientError) for each in both)
+        config_server.publish("orders", {"n": 2})
+        again = await client.subscribe("orders", dict)
+        assert again.load() == {"n": 2}
+        assert again.status.state is State.LIVE
+
+
+@pytest.mark.integration
+async def test_a_filter_that_forbids_streams_ends_nothing_while_the_configs_may_be_read(
+    config_server: InMemoryService, tmp_path: Path
+) -> None:
+    """403 to the stream alone leaves polling and the disk; 403 to the config ends it and erases the entry."""
+    config_server.publish("orders", {"n": 1})
+    options = config_server.options(cache=True, cache_directory=tmp_path, poll_interval=0.1)
+    async with AsyncConfigClient(options) as client:
+        orders = await client.subscribe("orders", dict)
+        track = orders._keeper.track
+        config_server.fail(403, for_="watch")
+        config_server.cut()
+        await eventually(lambda: orders.status.state is State.POLLING)
+        config_server.publish("orders", {"n": 2})
+        await until(lambda: orders.load() == {"n": 2}, orders.snapshot)
+        await eventually(lambda: (cached := client._session.cached(track)) is not None and cached.version == 2)
+        config_server.fail(403)
+        await eventually(lambda: orders.closed)
+        assert isinstance(orders.status.error, ForbiddenError)
+        await eventually(lambda: client._session.cached(track) is None)
+
+
+# What cannot be meant
+
+
+@pytest.mark.integration
+async def test_a_first_value_may_be_waited_for_without_end(config_server: InMemoryService) -> None:
+    """No clock overflows."""
+    config_server.publish("orders", {"n": 1})
+    async with AsyncConfigClient(config_server.options()) as client:
+        assert (await client.subscribe("orders", dict, timeout=float("inf"))).load() == {"n": 1}
+
+
+async def test_what_cannot_work_is_refused_at_once() -> None:
+    """A timeout that is no time, a callback that nobody would await, and a client that is closed."""
+
+    async def callback(event: object) -> None:
+        raise AssertionError
+
+    client = AsyncConfigClient(Options("http://127.0.0.1:1", "cst_token", KEY, cache=False))
+    for timeout in (None, -1.0, float("nan")):
+        with pytest.raises(ConfigClientError, match="number of seconds, 0 or more"):
+            await client.subscribe("orders", dict, timeout=timeout)  # type: ignore[arg-type]
+    with pytest.raises(ConfigClientError, match="asynchronous"):
+        await client.watch("orders", callback)
+    await client.close()
+    with pytest.raises(ClosedError):
+        await client.subscribe("orders", dict, timeout=float("inf"))
+
+
+@pytest.mark.integration
+async def test_a_document_that_does_not_fit_is_in_no_frame_of_the_traceback(config_server: InMemoryService) -> None:
+    """Error trackers collect the variables of every frame; the document is none of them."""
+
+    @dataclass
+    class Orders:
+        n: int
+
+    config_server.publish("orders", {"n": CANARY})
+    async with AsyncConfigClient(config_server.options()) as client:
+        with pytest.raises(UnmarshalError) as raised:
+            await client.get("orders", Orders)
+    traceback, names = raised.value.__traceback__, []
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_code.co_filename != __file__:
+            names.append(frame.f_code.co_name)
+            assert not any(CANARY in repr(value) for value in frame.f_locals.values()), names
+        traceback = traceback.tb_next
+    assert names[0] == "get"
 
 
 @pytest.mark.integration

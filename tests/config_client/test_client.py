@@ -40,6 +40,7 @@ CALLS: dict[str, Callable[[ConfigClient], object]] = {
     "get_formatted": lambda client: client.get_formatted("orders", Format.JSON),
     "list": lambda client: client.list(),
 }
+CANARY = "canary-of-the-document"
 ROUTES = {"get": "config", "get_raw": "config", "get_bytes": "config", "get_formatted": "formatted", "list": "list"}
 every_call = pytest.mark.parametrize("call", CALLS)
 
@@ -252,6 +253,26 @@ def test_a_document_that_does_not_fit_is_an_unmarshal_error(
         connect().get("orders", target)
 
 
+def test_a_document_that_does_not_fit_is_in_no_frame_of_the_traceback(
+    foreign: Any, connect: Callable[..., ConfigClient], leaks: Callable[..., list[str]]
+) -> None:
+    """Error trackers collect the variables of every frame; the document is none of them."""
+    foreign.publish("orders", {"database": CANARY})
+    with pytest.raises(UnmarshalError) as raised:
+        connect().get("orders", Orders)
+    assert leaks(raised.value, secrets=(CANARY,)) == []
+    traceback, frames = raised.value.__traceback__, []
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename != __file__:
+            frames.append(traceback.tb_frame)
+        traceback = traceback.tb_next
+    assert frames
+    for frame in frames:
+        for value in frame.f_locals.values():
+            assert CANARY not in repr(value), frame.f_code.co_name
+            assert not isinstance(value, BaseException) or value is raised.value
+
+
 @pytest.mark.parametrize("target", [int, list, str, object])
 def test_a_target_that_is_not_supported_costs_no_request(
     foreign: Any, connect: Callable[..., ConfigClient], target: type
@@ -309,7 +330,44 @@ def test_other_arguments_that_cannot_work_are_refused(foreign: Any, connect: Cal
     assert foreign.requests == []
 
 
+@pytest.mark.parametrize("timeout", [None, -1.0, float("nan"), "5", True])
+def test_a_timeout_that_is_no_time_is_refused(
+    foreign: Any, connect: Callable[..., ConfigClient], timeout: object
+) -> None:
+    """Before any request, and with what to give instead."""
+    with pytest.raises(ConfigClientError, match="number of seconds, 0 or more"):
+        connect().subscribe("orders", dict, timeout=timeout)  # type: ignore[arg-type]
+    assert foreign.requests == []
+
+
+def test_a_first_value_may_be_waited_for_without_end(foreign: Any, connect: Callable[..., ConfigClient]) -> None:
+    """No clock overflows."""
+    foreign.publish("orders", {"n": 1})
+    for timeout in (float("inf"), 1e300):
+        assert connect().subscribe("orders", dict, timeout=timeout).load() == {"n": 1}
+
+
+def test_a_watch_refuses_a_callback_that_nobody_would_await(foreign: Any, connect: Callable[..., ConfigClient]) -> None:
+    """Its coroutines would be dropped in silence."""
+
+    async def callback(event: object) -> None:
+        raise AssertionError
+
+    with pytest.raises(ConfigClientError, match="asynchronous"):
+        connect().watch("orders", callback)
+    assert foreign.requests == []
+
+
 # Closing
+
+
+def test_subscribing_on_a_closed_client_raises_though_it_never_subscribed(connect: Callable[..., ConfigClient]) -> None:
+    """At once: nothing is waited for, not even without end."""
+    client = connect()
+    client.close()
+    for terms in ({"timeout": float("inf")}, {"timeout": 0, "required": False}):
+        with pytest.raises(ClosedError):
+            client.subscribe("orders", dict, **terms)  # type: ignore[arg-type]
 
 
 @every_call

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,10 +27,12 @@ from config_client import (
     InvalidResponseError,
     NotFoundError,
     Snapshot,
+    State,
     UnauthorizedError,
     UnmarshalError,
 )
 from config_client import _driver as driver_module
+from config_client import _threads as threads_module
 from config_client._sse import SSEDecoder
 from config_client._streams import MAX_HEARTBEAT
 from config_client._threads import THREAD_NAME
@@ -240,6 +244,105 @@ def test_a_defect_of_the_watch_is_told_and_not_a_silent_freeze(
         assert "ZeroDivisionError" in str(orders.status.error)
         assert orders.load() == Orders(1)
         assert client.subscribe("orders", Orders).load() == Orders(2)
+
+
+@pytest.mark.parametrize("base_only", [False, True])
+def test_a_callback_that_exits_ends_the_watch_and_says_so(
+    config_server: Any, base_only: bool, eventually: Callable[[Callable[[], bool]], bool]
+) -> None:
+    """SystemExit on the watching thread is no silent freeze, and the next subscription starts anew."""
+    config_server.base_only = base_only
+    config_server.publish("orders", {"level": 1})
+    with ConfigClient(config_server.options()) as client:
+        orders = client.subscribe("orders", Orders)
+        orders.on_change(lambda change: sys.exit(SECRET))
+        config_server.publish("orders", {"level": 2})
+        assert eventually(lambda: orders.closed)
+        assert isinstance(orders.status.error, ConfigClientError)
+        assert "SystemExit" in str(orders.status.error)
+        assert SECRET not in str(orders.status.error)
+        again = client.subscribe("orders", Orders)
+        assert again.load() == Orders(2)
+        config_server.publish("orders", {"level": 3})
+        assert again.wait_for(3, 10)
+
+
+def test_without_a_thread_to_be_had_subscribing_fails_and_works_later(
+    config_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of the system is a typed error, and what it left behind is in nobody's way."""
+    config_server.publish("orders", {"level": 1})
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ConfigClient(config_server.options()) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(ConfigClientError, match="no thread can be started"):
+                client.subscribe("missing", Orders)
+        assert client.subscribe("orders", Orders).load() == Orders(1)
+
+
+def test_a_subscription_that_is_closed_while_it_gets_a_base_stream_leaves_no_thread(
+    config_server: Any, eventually: Callable[[Callable[[], bool]], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is closed at the worst moment, when its thread is made and not yet known; the other one goes on."""
+    config_server.base_only = True
+    for name in ("orders", "billing"):
+        config_server.publish(name, {"level": 1})
+    made = threading.Event()
+
+    class Closing(threads_module._Delegate):
+        def __init__(self, session: Any, transport: Any, keeper: Any) -> None:
+            super().__init__(session, transport, keeper)
+            if keeper.track.name == "orders":
+                session.remove(keeper)
+                made.set()
+
+    with ConfigClient(config_server.options()) as client:
+        billing = client.subscribe("billing", Orders)
+        monkeypatch.setattr(threads_module, "_Delegate", Closing)
+        orders = client.subscribe("orders", Orders, timeout=0, required=False)
+        assert made.wait(10)
+        assert eventually(lambda: not any("orders" in thread.name for thread in threading.enumerate()))
+        assert eventually(lambda: [each.name for each in client._shared()._delegates] == ["billing"])
+        assert orders.closed
+        config_server.publish("billing", {"level": 2})
+        assert billing.wait_for(2, 10)
+
+
+def test_a_filter_that_forbids_streams_ends_nothing_while_the_configs_may_be_read(
+    config_server: Any, eventually: Callable[[Callable[[], bool]], bool], tmp_path: Path
+) -> None:
+    """403 to the stream alone: values come by polling, and the disk keeps the last one."""
+    config_server.publish("orders", {"level": 1})
+    options = config_server.options(cache=True, cache_directory=tmp_path, poll_interval=0.1)
+    with ConfigClient(options) as client:
+        orders = client.subscribe("orders", Orders)
+        config_server.fail(403, for_="watch")
+        config_server.cut()
+        assert eventually(lambda: orders.status.state is State.POLLING)
+        config_server.publish("orders", {"level": 2})
+        assert orders.wait_for(2, 10)
+        cached = client._shared().cached(orders._keeper.track)
+        assert cached is not None
+        assert client.subscribe("orders", Orders).load() == Orders(2)
+
+
+def test_a_token_that_may_not_read_its_config_any_more_is_told_by_the_config(
+    config_server: Any, eventually: Callable[[Callable[[], bool]], bool], tmp_path: Path
+) -> None:
+    """403 to the stream and to the config: it ends there, the value stays, and the disk keeps nothing."""
+    config_server.publish("orders", {"level": 1})
+    with ConfigClient(config_server.options(cache=True, cache_directory=tmp_path)) as client:
+        orders = client.subscribe("orders", Orders)
+        config_server.fail(403)
+        config_server.cut()
+        assert eventually(lambda: orders.closed)
+        assert isinstance(orders.status.error, ForbiddenError)
+        assert orders.load() == Orders(1)
+        assert client._shared().cached(orders._keeper.track) is None
 
 
 def test_a_token_that_is_revoked_ends_the_watch(foreign: Any, background: Callable[..., Any]) -> None:

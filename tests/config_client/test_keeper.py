@@ -86,6 +86,17 @@ def test_a_document_is_decoded_and_swapped_in_with_its_version_and_time() -> Non
     assert stage.news.is_set()
 
 
+def test_a_value_is_in_place_before_its_position_is_noted() -> None:
+    """A child that is forked between the two is told of the value again, and takes it."""
+    stage = Stage()
+    stage.apply(1)
+    noted: list[tuple[object, Position | None]] = []
+    stage.snapshot.on_change(lambda change: noted.append((change.new, stage.keeper.position)))
+    stage.apply(2)
+    assert noted == [({"n": 2}, Position(EPOCH, 1))]
+    assert stage.keeper.position == Position(EPOCH, 2)
+
+
 @pytest.mark.parametrize("revision", [2, 3])
 def test_what_is_older_or_the_same_is_not_swapped_in(revision: int) -> None:
     """Whoever brings it: a base stream that was called back may still be at work while the shared one goes on."""

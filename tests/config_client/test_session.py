@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -22,6 +23,7 @@ from config_client import (
     UnmarshalError,
 )
 from config_client import _session as session_module
+from config_client._delegates import DelegateDesk
 from config_client._first_value import Terms, first_value
 from config_client._horizon import Horizon
 from config_client._keeper import Keeper
@@ -145,6 +147,25 @@ def test_a_closed_session_takes_no_more() -> None:
         session.keeper()
 
 
+def test_a_subscription_that_cannot_be_started_is_not_kept() -> None:
+    """Neither by the session nor by the watch: the next one is served alone."""
+
+    class Limited(Idle):
+        limited = True
+
+        def _go_on(self) -> None:
+            if self.limited:
+                raise ConfigClientError("no thread can be started")
+
+    session = Limited()
+    with pytest.raises(ConfigClientError, match="no thread"):
+        session.keeper()
+    session.limited = False
+    keeper = session.keeper("billing")
+    session.drain()
+    assert list(session._watch._tracks) == list(session._keepers) == [keeper.track]
+
+
 def test_there_is_a_bound_on_subscriptions(monkeypatch: pytest.MonkeyPatch) -> None:
     """The service has one; a client that would pass it is told so at once."""
     monkeypatch.setattr(session_module, "MAX_WATCHED", 2)
@@ -191,6 +212,21 @@ def test_an_outage_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
         session.perform(Connection(State.STALE, "connection lost", DOWN))
     assert len(errors) == 3
     assert [record.levelno for record in caplog.records if record.levelno >= logging.WARNING] == [logging.WARNING]
+
+
+def test_an_outage_of_several_hosts_is_one_warning_for_each_that_fails_alike(caplog: pytest.LogCaptureFixture) -> None:
+    """Their texts take turns, and are still not said again; the next outage is, after the stream was LIVE."""
+    session = Idle()
+    session.keeper()
+    told = []
+    for _ in range(2):
+        for error in [DOWN, ConnectionError("the other is down")] * 3:
+            session.perform(Report(error))
+            session.perform(Connection(State.STALE, "connection lost", error))
+        told.append([record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING])
+        caplog.clear()
+        session.perform(Connection(State.LIVE))
+    assert told == [["watch: down", "watch: the other is down"]] * 2
 
 
 def test_callbacks_and_metrics_that_raise_stop_nothing_and_leave_no_text(caplog: pytest.LogCaptureFixture) -> None:
@@ -297,6 +333,25 @@ def test_what_was_applied_is_the_least_that_a_get_accepts_later() -> None:
     keeper = session.keeper()
     session.tell(keeper, 7)
     assert session.horizon.of("orders", None, None) == Position(EPOCH, 7)
+
+
+def test_on_base_streams_a_value_is_as_old_as_its_own_stream_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another config's stream brings confirms nothing; back on the shared stream its contact counts."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    session = Idle()
+    one, other = session.keeper(), session.keeper("billing")
+    desks = [DelegateDesk(session, keeper) for keeper in (one, other)]
+    for revision, (keeper, desk) in enumerate(zip((one, other), desks, strict=True), 1):
+        session.tell(keeper, revision)
+        desk.contact()
+    now[0] += 10.0
+    desks[0].contact()
+    assert (session.age(one), session.age(other)) == (0.0, 10.0)
+    for keeper, desk in zip((one, other), desks, strict=True):
+        desk.hand_over(keeper.track)
+    session.contact()
+    assert (session.age(one), session.age(other)) == (0.0, 0.0)
 
 
 # The disk

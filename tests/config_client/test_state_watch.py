@@ -84,7 +84,10 @@ class Clock:
 
 
 class Play:
-    """The watch on a stage: call it with an outcome and it returns the next command; None when it has ended."""
+    """The watch on a stage: call it with an outcome and it returns the next command; None when it has ended.
+
+    A read is returned as ``Read()``, after a look at its patience: it is patient from the opening to ``synced``.
+    """
 
     def __init__(
         self,
@@ -98,12 +101,21 @@ class Play:
         for track in tracks:
             self.watch.add(track)
         self._steps = self.watch.run()
+        self._synced = False
 
     def __call__(self, outcome: Outcome = None) -> Command | None:
+        if isinstance(outcome, StatesOpened):
+            self._synced = False
+        elif isinstance(outcome, ServerSentEvent) and outcome.event == "synced":
+            self._synced = True
         try:
-            return self._steps.send(outcome)
+            command = self._steps.send(outcome)
         except StopIteration:
             return None
+        if isinstance(command, Read):
+            assert command.patient is not self._synced
+            return Read()
+        return command
 
     def expect(self, outcome: Outcome, *commands: Command) -> None:
         """Send ``outcome`` and expect ``commands``, every one but the last answered with None."""
@@ -120,6 +132,11 @@ class Play:
         if pause is not None:
             assert self() == Pause(pause)
         return report.error
+
+    def looked_for_in_vain(self, fetch: Fetch, pause: float) -> None:
+        """Expect ``fetch``, as long as some config has no first value yet; let it fail, and expect the pause."""
+        assert self() == fetch
+        self.expect(DOWN, Connection(State.STALE, "connection lost", DOWN), Pause(pause))
 
 
 def orders(**changes: Any) -> Track:
@@ -275,7 +292,8 @@ def test_each_config_has_a_cursor_of_its_own() -> None:
     play.expect(unsealed(first), applied(first, one), Read())
     play.expect(stated(second), Unseal(other, second))
     play.expect(unsealed(second), applied(second, other), Read())
-    play.lost(DOWN, 0.0)
+    play.lost(DOWN, None)
+    play.looked_for_in_vain(Fetch(None, at(9), one), 0.0)
     held = (Held("orders", None, None, at(9)), Held("billing", "prod", "blue", at(4)), Held("search"))
     assert play() == OpenStates(held)
 
@@ -370,7 +388,8 @@ def test_what_was_never_there_ends_its_own_subscription_only(
     assert isinstance(report, Report)
     assert isinstance(report.error, error)
     play.expect(None, Finish(report.error, track), Read())
-    play.lost(DOWN, 0.0)
+    play.lost(DOWN, None)
+    play.looked_for_in_vain(Fetch(None, None, other), 0.0)
     assert play() == OpenStates((Held("billing"),))
 
 
@@ -588,16 +607,14 @@ def test_the_pauses_are_short_again_only_after_a_healthy_minute() -> None:
 
 def test_a_stream_that_never_says_synced_is_not_healthy() -> None:
     """However long it stays open."""
-    play = Play(orders())
+    track = orders()
+    play = Play(track)
     for pause in (0.0, 1.0):
         play()
         play.expect(opened(), Read())
         play.clock.now += 1000.0
         play.lost(Ended(), None)
-        if pause:
-            assert isinstance(play(), Fetch)
-            play.expect(DOWN, Connection(State.STALE, "connection lost", DOWN))
-        assert play() == Pause(pause)
+        play.looked_for_in_vain(Fetch(None, None, track), pause)
 
 
 def test_the_pause_that_the_service_asks_for_is_kept() -> None:
@@ -671,11 +688,29 @@ def test_a_poll_that_fails_is_an_outage_and_asks_no_further() -> None:
     """One request per pause while the service is down, however many configs there are."""
     track, other = orders(), Track("billing", None, None)
     play = Play(track, other)
-    play()
-    play.expect(DOWN, Report(DOWN), Connection(State.STALE, "connection lost", DOWN), Pause(0.0))
-    play()
-    play.expect(DOWN, Report(DOWN), Connection(State.STALE, "connection lost", DOWN), Fetch(None, None, track))
-    play.expect(DOWN, Connection(State.STALE, "connection lost", DOWN), Pause(1.0))
+    for pause in (0.0, 1.0):
+        play()
+        play.expect(DOWN, Report(DOWN), Connection(State.STALE, "connection lost", DOWN))
+        play.looked_for_in_vain(Fetch(None, None, track), pause)
+
+
+def test_a_config_without_a_first_value_is_looked_for_in_the_first_round_already() -> None:
+    """Whoever starts behind a proxy that refuses streams has its value at once; what is held waits for a second."""
+    track, other = orders(), Track("billing", None, None)
+    play = following(track)
+    play.watch.add(other)
+    play.expect(Woken(), HangUp())
+    assert isinstance(play(), OpenStates)
+    play.expect(DOWN, Report(DOWN), Connection(State.STALE, "connection lost", DOWN), Fetch(None, at(1), track))
+    play.expect(NotModified(), Fetch(None, None, other))
+    play.expect(fetched(2), Apply(b"document 2", fetched(2).metadata, other))
+    play.expect(None, Connection(State.POLLING, "no stream", DOWN), Pause(0.0))
+    # What was found to be missing has been looked for, and what is held can wait.
+    for gone in (False, True):
+        alone = orders(patient=True)
+        play = following(alone)
+        alone.found, alone.gone = not gone, "missing" if gone else ""
+        play.lost(DOWN, 0.0)
 
 
 def test_a_poll_finds_deletions_and_returns() -> None:
@@ -701,11 +736,8 @@ def test_a_poll_may_end_one_subscription(error: ConfigClientError, found: bool) 
     track, other = orders(), Track("billing", None, None)
     track.found = found
     play = Play(track, other)
-    for _ in range(2):
-        play()
-        play.expect(DOWN, Report(DOWN), Connection(State.STALE, "connection lost", DOWN))
-        command = play()
-    assert command == Fetch(None, None, track)
+    play()
+    play.expect(DOWN, Report(DOWN), Connection(State.STALE, "connection lost", DOWN), Fetch(None, None, track))
     play.expect(error, Forget(track), Report(error, track), Finish(error, track), Fetch(None, None, other))
 
 
@@ -735,13 +767,44 @@ def test_a_poll_asks_for_the_whole_of_what_could_not_be_opened() -> None:
 # Refusals of the whole
 
 
-@pytest.mark.parametrize("error", [UnauthorizedError("401"), ForbiddenError("403")])
-def test_a_token_that_is_refused_ends_everything_and_erases_what_is_kept(error: ConfigClientError) -> None:
-    """401, and 403 for the watch as a whole: reported once, and every subscription ends."""
+def over(error: ConfigClientError) -> Connection:
+    return Connection(State.STOPPED, "ended by an error", error)
+
+
+def test_a_token_that_is_refused_ends_everything_and_erases_what_is_kept() -> None:
+    """401: reported once, every subscription ends, and so does the connection."""
     track, other = orders(), Track("billing", None, None)
+    error = UnauthorizedError("401")
     play = Play(track, other)
     play()
     play.expect(error, Forget(track), Forget(other), Report(error), Finish(error, track), Finish(error, other))
+    assert play() == over(error)
+    assert play() is None
+
+
+def test_a_stream_that_is_forbidden_says_nothing_of_the_configs() -> None:
+    """A filter on the way refuses what it does not know: values are polled for at once, and nothing is erased."""
+    track = orders()
+    play = following(track)
+    error = ForbiddenError("403")
+    play.lost(Ended(), 0.0)
+    assert isinstance(play(), OpenStates)
+    play.expect(error, Report(error), Connection(State.STALE, "connection lost", error), Fetch(None, at(1), track))
+    play.expect(fetched(2), Apply(b"document 2", fetched(2).metadata, track), Heard(track))
+    play.expect(None, Connection(State.POLLING, "no stream", error), Pause(1.0))
+    assert isinstance(play(), OpenStates)
+    play.expect(error, Report(error), Pause(2.0))
+
+
+def test_a_token_that_may_read_nothing_is_told_so_by_the_configs_themselves() -> None:
+    """403 for the stream and for the config: the subscription ends with it, and what is kept is erased."""
+    track = orders()
+    play = Play(track)
+    stream, own = ForbiddenError("403 of the stream"), ForbiddenError("403 of the config")
+    play()
+    play.expect(stream, Report(stream), Connection(State.STALE, "connection lost", stream), Fetch(None, None, track))
+    play.expect(own, Forget(track), Report(own, track), Finish(own, track))
+    play.expect(None, Connection(State.POLLING, "no stream", stream), Pause(0.0))
     assert play() is None
 
 
@@ -756,16 +819,16 @@ def test_a_token_that_is_refused_may_be_waited_for() -> None:
     play()
     play.expect(error, Forget(track), Report(error), Connection(State.STALE, "connection lost", error))
     assert isinstance(play(), Fetch)
-    play.expect(error, Connection(State.STALE, "connection lost", error), Pause(1.0))
+    play.expect(error, Forget(track), Connection(State.STALE, "connection lost", error), Pause(1.0))
 
 
 def test_a_poll_may_find_that_the_token_is_refused() -> None:
-    """Behind a proxy that blocks streams the GETs tell it."""
+    """Behind a proxy that blocks streams the GETs tell it, and what is kept is erased as ever."""
     track = orders()
     play = polling(track)
     error = UnauthorizedError("401")
     assert isinstance(play(), Fetch)
-    play.expect(error, Report(error), Finish(error, track))
+    play.expect(error, Forget(track), Report(error), Finish(error, track), over(error))
     assert play() is None
 
 
@@ -775,7 +838,7 @@ def test_a_service_that_asks_not_to_be_watched_is_not_watched() -> None:
     play = Play(track)
     error = InvalidResponseError("204")
     play()
-    play.expect(Halted(error), Report(error), Finish(error, track))
+    play.expect(Halted(error), Report(error), Finish(error, track), over(error))
     assert play() is None
 
 
@@ -806,7 +869,8 @@ def test_a_subscription_that_has_left_is_not_served_any_more() -> None:
     play.expect(opened(), Read())
     play.watch.remove(track)
     play.expect(changed(running(2)), Read())
-    play.lost(Ended(), 0.0)
+    play.lost(Ended(), None)
+    play.looked_for_in_vain(Fetch(None, None, other), 0.0)
     assert play() == OpenStates((Held("billing"),))
 
 
@@ -836,11 +900,8 @@ def test_what_leaves_during_a_poll_is_not_touched() -> None:
     """The answer for it is dropped."""
     track, other = orders(), Track("billing", None, None)
     play = Play(track, other)
-    for _ in range(2):
-        play()
-        play.expect(DOWN, Report(DOWN), Connection(State.STALE, "connection lost", DOWN))
-        command = play()
-    assert command == Fetch(None, None, track)
+    play()
+    play.expect(DOWN, Report(DOWN), Connection(State.STALE, "connection lost", DOWN), Fetch(None, None, track))
     play.watch.remove(track)
     assert play(fetched(1)) == Fetch(None, None, other)
 
@@ -860,7 +921,7 @@ def test_a_service_without_the_route_is_watched_by_base_streams_and_asked_again_
     assert isinstance(play(), OpenStates)
     play.expect(opened(), Recall(), Read())
     play.expect(synced(), LIVE, Read())
-    assert isinstance(play.lost(DOWN, 0.0), ConnectionError)
+    assert isinstance(play.lost(DOWN, None), ConnectionError)
 
 
 def test_a_subscription_that_joins_base_streams_gets_one_of_its_own() -> None:

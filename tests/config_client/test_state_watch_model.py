@@ -398,7 +398,9 @@ class Client(Session):
                 outcome, self.stream = self.service.open_states(command.host, command.held)
                 return outcome
             case Read():
-                return Woken() if self._woken and self._wake() else self.read(self.stream)
+                if command.patient and not (self.stream and self.stream.queue):
+                    return ConnectionError("the stream is open and tells nothing")
+                return Woken() if self._woken and not command.patient and self._wake() else self.read(self.stream)
             case Fetch():
                 assert command.track is not None
                 return self.service.fetch(command.track.name, command, self.ring.keys.__contains__)
@@ -883,8 +885,8 @@ OTHER_KEY: Story = (
 CUTS: Story = (begun("orders"), *(lambda model: (model.cut(False), model.go_on(9)) for _ in range(3)))
 OLD_NEWS: Story = (
     begun("orders"),
-    lambda model: model.publish("orders", GOOD),
-    lambda model: model.go_on(5),
+    lambda model: (model.publish("orders", GOOD), model.publish("orders", GOOD)),
+    lambda model: model.go_on(12),
     lambda model: model.tell_twice(0, 5),
 )
 OLD_REPLICA: Story = (

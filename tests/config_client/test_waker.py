@@ -162,6 +162,22 @@ def test_a_wake_before_the_read_ends_it_as_well(waker: Waker, pair: tuple[socket
     assert is_shut_down(pair[0])
 
 
+def test_a_patient_read_is_ended_only_by_a_wake_that_cannot_wait(
+    waker: Waker, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """A wake stays until a read that is not patient, whether it came before the socket or after it."""
+    waker.be_patient(True)
+    waker.wake()
+    waker.guard(pair[0])
+    waker.wake()
+    assert not is_shut_down(pair[0])
+    waker.be_patient(False)
+    assert waker.woken() is True
+    waker.be_patient(True)
+    waker.wake(at_once=True)
+    assert is_shut_down(pair[0])
+
+
 def test_a_released_socket_is_let_be(waker: Waker, pair: tuple[socket.socket, socket.socket]) -> None:
     """And so is one that was never there: a mock, or HTTP/2."""
     waker.guard(pair[0])
