@@ -27,7 +27,7 @@ def run(quick: bool = False) -> list[Result]:
     watched = 10 if quick else WATCHED
     for start, side in ((our_watcher, "ours"), (peer_watcher, "peer")):
         # A first process compiles whatever was edited since; pip has compiled the peer.
-        _growth(1, start, f"{side}, to warm up")
+        _growth(1, start, f"warming-{side}")
     ours, peer = _growth(watched, our_watcher, "ours"), _growth(watched, peer_watcher, "peer")
     name = f"watch_resources {watched} watched"
     return [
