@@ -34,10 +34,16 @@ BACKENDS = [
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what would be the same once more: reading from a task does not mind which service answers."""
+    """Leave out what would be the same once more: reading from a task does not mind which service answers.
+
+    What waits for a real service again and again is among the long tests.
+    """
     here, kept, left_out = Path(__file__).parent, [], []
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
+        waits = item.path in {here / "test_subscribing.py", here / "test_watching.py"}
+        if waits and parameters.get("backend") == "real":
+            item.add_marker(pytest.mark.long)
         again = (parameters.get("backend"), parameters.get("kind")) == ("real", "task")
         (left_out if item.path == here / "test_reading.py" and again else kept).append(item)
     if left_out:

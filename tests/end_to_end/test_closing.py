@@ -357,6 +357,7 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("config-client")]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_close_is_prompt_in_every_state(peer: Peer, kind: type[Anyone]) -> None:
     """99 of 100 closes take at most 100 ms; afterwards there is neither a thread nor a connection."""
