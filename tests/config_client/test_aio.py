@@ -40,6 +40,7 @@ pytestmark = pytest.mark.anyio
 
 KEY = "c0ffee" * 10 + "abcd"
 CANARY = "canary-of-the-document"
+ORDERS = "/api/v1/service/configs/orders"
 PATIENCE = 10.0
 CLOSE_SECONDS = 0.1
 
@@ -364,6 +365,8 @@ async def test_a_defect_of_the_watch_is_told_and_not_a_silent_freeze(
     async with AsyncConfigClient(config_server.options()) as client:
         orders = await client.subscribe("orders", dict)
         await asyncio.to_thread(config_server.wait_for_watchers, 1)
+        # A base stream is followed by one more look, which must not be the one that finds the change.
+        await eventually(lambda: not base_only or [one.path for one in config_server.requests].count(ORDERS) >= 2)
         with monkeypatch.context() as patch:
             name = (
                 "config_client.watching.ValueWatch._refresh"

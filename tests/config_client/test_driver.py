@@ -236,6 +236,9 @@ def test_a_defect_of_the_watch_is_told_and_not_a_silent_freeze(
     with ConfigClient(config_server.options()) as client:
         orders = client.subscribe("orders", Orders)
         config_server.wait_for_watchers(1)
+        # A base stream is followed by one more look, which must not be the one that finds the change.
+        path = "/api/v1/service/configs/orders"
+        assert not base_only or eventually(lambda: [one.path for one in config_server.requests].count(path) >= 2)
         with monkeypatch.context() as patch:
             place = "watching.ValueWatch._refresh" if base_only else "_state_watch.StateWatch._take"
             patch.setattr(f"config_client.{place}", lambda *_: 1 / 0)
