@@ -11,6 +11,10 @@ PIP_PROJECT := $(PIP_INSTALL) --no-deps --no-build-isolation
 # Neither may lead the virtual environment to modules from elsewhere.
 unexport PYTHONPATH
 unexport PYTHONHOME
+# Without them every child process of the tests would compile both packages anew.
+unexport PYTHONDONTWRITEBYTECODE
+# As many tests at a time as there are processors.
+PARALLEL := -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install test unit integration e2e long chaos lint fmt typecheck security bench build demo docker-up docker-down lock clean
@@ -68,7 +72,7 @@ docker-down:  ## stop it; the data volume stays
 
 test: install  ## every test but the long ones, with branch coverage of both packages
 	@$(RUN)/coverage erase
-	$(RUN)/coverage run -m pytest -m "not long"
+	$(RUN)/coverage run -m pytest $(PARALLEL) -m "not long"
 	@$(RUN)/coverage combine --quiet
 	@$(RUN)/coverage report
 

@@ -206,7 +206,9 @@ class TaskDriver:
         self._decoder = SSEDecoder()
         self._events = iter(())
         limit = silence_limit(response.headers, self._heartbeat)
-        self._chunks = self._transport.chunks(response, read_timeout=limit)
+        chunks = self._chunks = self._transport.chunks(response, read_timeout=limit)
+        # Left to the garbage collector between two reads, it would end in a task of its own, and some time later.
+        self._stream.push_async_callback(chunks.aclose)
         self._desk.contact()
 
     async def _read(self, *, patient: bool) -> Outcome:

@@ -12,6 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
+from ._forks import no_fork
 from ._interrupt import Interrupt
 from ._network import InterruptibleTransport
 from .errors import ConfigClientError
@@ -46,9 +47,8 @@ def way_to(url: httpx.URL) -> tuple[bool, str | None]:
 
 def _tls_context(url: httpx.URL) -> ssl.SSLContext:
     """Return the TLS settings for ``url``: httpx's own; for plain HTTP an empty context, which trusts nobody."""
-    if url.scheme == "https":
-        return httpx.create_ssl_context()
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with no_fork:
+        return httpx.create_ssl_context() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _proxy(url: httpx.URL) -> str | None:

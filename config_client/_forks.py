@@ -1,16 +1,25 @@
 """Clients go on in forked children by themselves. Knows ``os.register_at_fork``; nothing of what a client does there.
 
 gunicorn with ``--preload``, multiprocessing's ``fork`` and Celery's prefork pool all run Python's fork handlers.
+
+OpenSSL has locks of its own, and Python lets other threads run while it is inside. A child that is forked at such a moment
+gets a lock that nobody will ever release, and hangs at its first handshake. So a fork waits until no thread of ours is
+there; none of them waits for anything while it is.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import weakref
 from typing import Final, Protocol
 
 _log: Final = logging.getLogger("config_client")
+
+
+no_fork: Final = threading.RLock()
+"""Held by whoever is inside OpenSSL, for as long as computing takes and never while waiting for a peer."""
 
 
 class Survivor(Protocol):
@@ -38,4 +47,6 @@ def _go_on() -> None:
 
 
 if hasattr(os, "register_at_fork"):
+    # The handlers after a fork run in the order in which they are given here: clients begin anew when forking is allowed.
+    os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=no_fork.release)
     os.register_at_fork(after_in_child=_go_on)

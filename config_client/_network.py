@@ -22,6 +22,7 @@ import httpcore
 import httpx
 
 from ._deadline import remaining
+from ._forks import no_fork
 from ._interrupt import Interrupt
 
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
@@ -191,7 +192,8 @@ class _TLSStream(httpcore.NetworkStream):
         timeout = remaining(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+            with no_fork:
+                self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
             self._perform(self._tls.do_handshake, lambda: None if deadline is None else deadline - time.monotonic())
         except (ssl.SSLError, httpcore.ReadError, httpcore.WriteError, ValueError) as error:
             stream.close()
@@ -238,7 +240,9 @@ class _TLSStream(httpcore.NetworkStream):
         """Run a TLS operation, moving bytes between the BIOs and the stream until it is done."""
         while True:
             try:
-                result = operation()
+                # It works on memory, so it is soon over.
+                with no_fork:
+                    result = operation()
             except ssl.SSLWantReadError:
                 self._flush(remaining())
                 seconds = remaining()

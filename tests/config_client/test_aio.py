@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,10 @@ from config_client import _state_watch as state_watch_module
 from config_client._aio_driver import TaskDriver
 from config_client._aio_transport import AsyncTransport
 from config_client._desk import EventDesk
+from config_client._opening import Opener
+from config_client._states import Held
+from config_client._steps import Command, OpenStates, Outcome, Read
+from config_client.crypto import Keyring
 from config_client.options import Options
 from config_client.testing import InMemoryService
 
@@ -164,6 +168,26 @@ async def test_what_fails_while_it_is_waited_for_fails_as_it_is() -> None:
 
     with pytest.raises(ConfigClientError, match="down"):
         await each._unless_woken(work())
+
+
+@pytest.mark.integration
+async def test_a_watch_that_ends_between_two_reads_ends_its_stream_itself(config_server: InMemoryService) -> None:
+    """The garbage collector would end it in a task of its own, which nobody waits for."""
+    config_server.publish("orders", {"n": 1})
+    options = config_server.options()
+    async with AsyncTransport(options.host, options.service_token) as transport:
+        opener = Opener(Keyring([bytes.fromhex(options.encryption_key)]), require_bound=False)
+        each = TaskDriver(transport, opener, EventDesk(options, "orders", {}, print), 5.0)
+
+        def steps() -> Generator[Command, Outcome, None]:
+            yield OpenStates((Held("orders"),))
+            yield Read()
+            each.stop()
+            yield Read()
+
+        await each.run(steps())
+        assert isinstance(each._chunks, AsyncGenerator)
+        assert each._chunks.ag_frame is None
 
 
 # Clients of the wrong kind

@@ -134,7 +134,8 @@ class Colour(Enum):
         lambda: 1,
         7,
     ],
-    ids=str,
+    # Without addresses, so that every process names the tests alike.
+    ids=lambda target: str(target).partition(" at 0x")[0],
 )
 def test_other_targets_are_refused_before_the_document_is_looked_at(target: object) -> None:
     """The type is the fault here, so that is what the error names, whatever the document is."""

@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 from config_client._aio_transport import AsyncTransport
+from config_client._network import _TLSStream
 from config_client.errors import (
     ClosedError,
     ConfigClientError,
@@ -271,6 +272,32 @@ def test_a_child_goes_its_way_while_a_thread_of_the_parent_waits(
         assert not blocked.done()
         transport.close()
         assert type(failure_of(lambda: blocked.result(timeout=PATIENCE))) is ClosedError
+
+
+def test_a_fork_waits_until_no_thread_is_inside_openssl() -> None:
+    """Its locks would be copied as they are then, and the child would wait for ever to make a context of its own."""
+    entered, leave = threading.Event(), threading.Event()
+    inside = [False]
+
+    class Handshake:
+        def wrap_bio(self, *_: object, **__: object) -> Handshake:
+            return self
+
+        def do_handshake(self) -> None:
+            inside[0] = True
+            entered.set()
+            leave.wait(PATIENCE)
+            inside[0] = False
+
+    with ThreadPoolExecutor(1) as pool:
+        shaking = pool.submit(_TLSStream, None, Handshake(), "localhost", 10)  # type: ignore[arg-type]
+        assert entered.wait(PATIENCE)
+        later = threading.Timer(0.1, leave.set)
+        later.start()
+        child = Child(lambda: os._exit(int(inside[0])))
+        assert child.ended() == 0
+        shaking.result(PATIENCE)
+        later.join()
 
 
 def test_a_client_of_the_callers_is_refused_in_a_child(serve: Any) -> None:
