@@ -2,9 +2,9 @@
 
 gunicorn with ``--preload``, multiprocessing's ``fork`` and Celery's prefork pool all run Python's fork handlers.
 
-OpenSSL has locks of its own, and Python lets other threads run while it is inside. A child that is forked at such a moment
-gets a lock that nobody will ever release, and hangs at its first handshake. So a fork waits until no thread of ours is
-there; none of them waits for anything while it is.
+OpenSSL has locks of its own, and Python lets other threads run while it is inside. A child that is forked at such a
+moment gets a lock that nobody will ever release, and hangs at its first handshake. So a fork waits until no thread of
+ours is there; none of them waits for anything while it is.
 """
 
 from __future__ import annotations
@@ -47,6 +47,6 @@ def _go_on() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # The handlers after a fork run in the order in which they are given here: clients begin anew when forking is allowed.
+    # Run in this order after a fork: clients begin anew when the lock is free.
     os.register_at_fork(before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=no_fork.release)
     os.register_at_fork(after_in_child=_go_on)
