@@ -24,8 +24,8 @@ import httpx
 
 from config_client.protocol import TOKEN_HEADER
 
-START_SECONDS: Final = 30.0
-STOP_SECONDS: Final = 10.0
+START_SECONDS: Final = 120.0
+STOP_SECONDS: Final = 30.0
 
 _SECRET: Final = re.compile(r"\bcst_[A-Za-z0-9_-]+")
 _LISTENING: Final = re.compile(r"Listening on (http://\S+)")

@@ -25,7 +25,7 @@ from config_client.testing import Credentials, InMemoryService
 from config_service.process import Operator, ServiceProcess
 from config_service.store.sql import new_epoch
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds after which a test stops waiting for what must happen."""
 BACKENDS = [
     pytest.param("in-memory", marks=pytest.mark.integration, id="in-memory"),

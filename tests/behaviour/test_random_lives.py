@@ -18,7 +18,7 @@ from config_client.testing import InMemoryService, MisuseError
 
 pytestmark = pytest.mark.integration
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 NAMES = ("orders", "payments", "stock")
 EVENTS = 40
 

@@ -20,7 +20,7 @@ from config_client import (
     UnmarshalError,
 )
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 @dataclass

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 R = TypeVar("R")
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 """Seconds after which a proxy that does not do what it was told is broken."""
 _PIECE: Final = 1 << 16
 _RECORDED: Final = 1 << 15

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from stopwatch import stopwatch
+
 from config_client import State
 from config_service.process import Operator, ServiceProcess
 from config_service.store.sql import new_epoch
@@ -27,7 +29,7 @@ from .watchers import CLOSE_SECONDS, Awaiting, Blocking, Client, News, Subscribi
 CONFIGS: Final = ("orders", "billing", "search")
 HEARTBEAT: Final = 0.15
 """Seconds between heartbeats, so that a half-open connection is known for dead after thrice this."""
-CONVERGENCE_SECONDS: Final = 20.0
+CONVERGENCE_SECONDS: Final = 40.0
 """Seconds after healing in which every watcher must be current: some hundred times what it takes on an idle machine."""
 
 
@@ -294,10 +296,9 @@ class World:
             raise LawBrokenError(3, f"{watcher.name}/{watcher.config} lost its value")
 
     def _close(self, client: Client) -> None:
-        before = time.monotonic()
-        left = client.close()
-        seconds = time.monotonic() - before
+        with stopwatch() as took:
+            left = client.close()
         if left:
             raise LawBrokenError(6, f"close() of {client.name} left {', '.join(left)}")
-        if seconds > CLOSE_SECONDS:
-            raise LawBrokenError(6, f"close() of {client.name} took {seconds:.2f} s")
+        if took.seconds > CLOSE_SECONDS:
+            raise LawBrokenError(6, f"close() of {client.name} took {took.seconds:.2f} s")

@@ -29,7 +29,7 @@ from config_client.crypto import seal
 TOKEN = "cst_canary-token-7f3a"
 KEY = "c0ffee" * 10 + "abcd"
 PREFIX = "/api/v1/service/configs"
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds after which a test stops waiting for what must happen."""
 
 Handler = Callable[["Connection", "Request"], None]

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from stopwatch import stopwatch
 
 from config_client import (
     AsyncConfigClient,
@@ -45,7 +46,7 @@ pytestmark = pytest.mark.anyio
 KEY = "c0ffee" * 10 + "abcd"
 CANARY = "canary-of-the-document"
 ORDERS = "/api/v1/service/configs/orders"
-PATIENCE = 10.0
+PATIENCE = 60.0
 CLOSE_SECONDS = 0.1
 
 
@@ -320,9 +321,9 @@ async def test_close_is_prompt_and_ends_every_call(config_server: InMemoryServic
         if trouble == "paused":
             config_server.stop()
             await eventually(lambda orders=orders: orders.status.state is State.STALE)
-        began = time.monotonic()
-        await client.close()
-        took.append(time.monotonic() - began)
+        with stopwatch() as closing:
+            await client.close()
+        took.append(closing.seconds)
         assert await watching is None
         assert orders.status.state is State.STOPPED
         with pytest.raises(ClosedError):

@@ -35,7 +35,7 @@ HOST = "http://config.test"
 PATH = "/api/v1/service/configs/orders"
 TOKEN = "t0k3n-canary-5e1f"
 CONTENT = "d0cument-canary"
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds that nothing really takes."""
 
 Step = Exception | Callable[[httpx.Request], httpx.Response]

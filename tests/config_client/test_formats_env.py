@@ -64,7 +64,7 @@ def read_by_shell(shell: str, file: Path, locale: str = "C.UTF-8") -> dict[str, 
         env={"LC_ALL": locale, "PATH": os.defpath},
         capture_output=True,
         check=True,
-        timeout=30,
+        timeout=120,
     )
     return dict(item.split("=", 1) for item in done.stdout.decode("utf-8", "surrogateescape").split("\0") if item)
 
@@ -155,7 +155,7 @@ def test_every_short_text_has_a_form_or_none_is_possible(tmp_path: Path) -> None
         cwd=tmp_path,
         capture_output=True,
         check=True,
-        timeout=30,
+        timeout=120,
     )
     readings = done.stdout.decode().split("\0")[:-1]
     assert len(readings) == len(candidates)

@@ -496,7 +496,7 @@ def test_a_real_conversation_logs_no_secret(
     with pytest.raises(ConfigClientError):
         connect(service_token="cst_unknown-canary").list()
     watching = background()
-    assert watching.snapshot.wait_for(timeout=10)
+    assert watching.snapshot.wait_for(timeout=60)
     assert foreign.wait_for_streams(1)
     foreign.cut()
     assert foreign.wait_for_streams(2)

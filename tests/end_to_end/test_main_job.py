@@ -67,15 +67,15 @@ def test_a_running_process_takes_every_change_and_refuses_one_that_does_not_fit(
     """The snapshot fills at once, follows changes, keeps its value at an unfit one, and goes on after it."""
     operator.publish("orders", DOCUMENT)
     watching = watch("orders", Orders)
-    assert watching.snapshot.wait_for(version=1, timeout=10)
+    assert watching.snapshot.wait_for(version=1, timeout=60)
     operator.publish("orders", {"database": {"host": "db2"}})
-    assert watching.snapshot.wait_for(version=2, timeout=10)
+    assert watching.snapshot.wait_for(version=2, timeout=60)
     assert watching.snapshot.load() == Orders(Database("db2", 1), "warning")
     operator.publish("orders", {"database": {"host": 7}})
     assert watching.wait_for_error(UnmarshalError)
     assert watching.snapshot.load() == Orders(Database("db2", 1), "warning")
     operator.publish("orders", DOCUMENT)
-    assert watching.snapshot.wait_for(version=4, timeout=10)
+    assert watching.snapshot.wait_for(version=4, timeout=60)
     assert watching.versions == [1, 2, 4]
 
 
@@ -86,15 +86,15 @@ def test_a_rollback_and_a_new_start_after_a_deletion_reach_the_watcher(
     operator.publish("orders", {"n": 1})
     watching = watch("orders")
     operator.publish("orders", {"n": 2})
-    assert watching.snapshot.wait_for(version=2, timeout=10)
+    assert watching.snapshot.wait_for(version=2, timeout=60)
     assert operator.roll_back("orders", 1) == 3
-    assert watching.snapshot.wait_for(version=3, timeout=10)
+    assert watching.snapshot.wait_for(version=3, timeout=60)
     assert watching.snapshot.load() == {"n": 1}
     assert operator.delete("orders") == 4
     assert watching.wait_for_error(NotFoundError)
     assert watching.snapshot.load() == {"n": 1}
     assert operator.publish("orders", {"n": 5}) == 5
-    assert watching.snapshot.wait_for(version=5, timeout=10)
+    assert watching.snapshot.wait_for(version=5, timeout=60)
     assert watching.raised == []
 
 
@@ -114,11 +114,11 @@ def test_environments_labels_and_versions_are_told_apart(
     with pytest.raises(NotFoundError):
         client.get_raw("orders", GetOptions(version=9))
     watching = watch("orders", dict, GetOptions(environment="prod"))
-    assert watching.snapshot.wait_for(version=1, timeout=10)
+    assert watching.snapshot.wait_for(version=1, timeout=60)
     operator.publish("orders", {"n": "default 3"})
     operator.publish("orders", {"n": "branch 2"}, environment="prod", label="feature/x")
     operator.publish("orders", {"n": "prod 2"}, environment="prod")
-    assert watching.snapshot.wait_for(version=2, timeout=10)
+    assert watching.snapshot.wait_for(version=2, timeout=60)
     assert watching.snapshot.load() == {"n": "prod 2"}
     assert watching.versions == [1, 2]
 
@@ -135,7 +135,7 @@ def test_watch_tells_of_every_change_in_every_environment_in_order(
     _await_watcher(operator, heard)
     operator.publish("orders", {"n": 2})
     operator.delete("orders", environment="prod")
-    first, second = heard.get(timeout=10), heard.get(timeout=10)
+    first, second = heard.get(timeout=60), heard.get(timeout=60)
     assert (first.environment, first.version, first.deleted) == ("default", 1, False)
     assert (second.environment, second.deleted) == ("prod", True)
     assert first.changed_by == second.changed_by == 1
@@ -210,7 +210,7 @@ def test_a_revoked_token_loses_its_stream_at_once(
     """Revocation ends the watch with UnauthorizedError, and the value stays."""
     operator.publish("orders", DOCUMENT)
     watching = watch("orders")
-    assert watching.snapshot.wait_for(timeout=10)
+    assert watching.snapshot.wait_for(timeout=60)
     operator.revoke(2)
     watching.thread.join(10)
     assert [type(error) for error in watching.raised] == [UnauthorizedError]
@@ -248,7 +248,7 @@ def test_a_token_revoked_while_its_request_is_on_the_way_changes_nothing(
     writer = operator.mint("writer", scopes=("*@*:read,write",))
     host, port = service.url.removeprefix("http://").split(":")
     body = b'{"n": 2}'
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(
             b"PUT /api/v1/manage/configs/orders HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nX-Service-Token: "
             + writer.token.encode()

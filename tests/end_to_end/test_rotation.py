@@ -19,7 +19,7 @@ from config_client.crypto import decrypt, key_id
 from config_service.process import Credentials, Operator, ServiceProcess
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "OPERATIONS.md"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture(autouse=True)

@@ -185,7 +185,7 @@ def _watch_refusals(evidence: Evidence, operator: Operator, connect: Callable[..
     snapshot.on_change(lambda change: [][int(bool(change))])
     client = connect(on_error=on_error)
     threading.Thread(target=client.watch_and_decode, args=("watched", WantsInt, snapshot), daemon=True).start()
-    assert snapshot.wait_for(timeout=10)
+    assert snapshot.wait_for(timeout=60)
     operator.publish("watched", {"port": CANARY})
     assert unfit.wait(10)
     operator.delete("watched")

@@ -37,7 +37,7 @@ pytestmark = [
 TOKEN = "t0k3n-canary-5e1f"
 PATH = "/api/v1/service/configs"
 WATCH = "/api/v1/service/watch"
-PATIENCE = 20
+PATIENCE = 60
 """Seconds after which a child that hangs is killed."""
 
 

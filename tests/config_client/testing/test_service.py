@@ -33,7 +33,7 @@ from config_client.testing import Credentials, InMemoryService, MisuseError, _lo
 
 pytestmark = pytest.mark.integration
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from lines import tell
 
 from config_client import AsyncConfigClient, Change, ConfigClient, Options, Snapshot
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def wait_for(snapshot: Snapshot[Any], version: int) -> None:
