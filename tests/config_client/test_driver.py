@@ -898,11 +898,13 @@ def test_close_within_a_callback_ends_the_watch(
     """An application that has seen enough closes the client where it is told: the watch returns from there."""
     client = connect()
     took: list[float] = []
+    closed = threading.Event()
 
     def enough(_: object) -> None:
         with stopwatch() as closing:
             client.close()
         took.append(closing.seconds)
+        closed.set()
 
     foreign.publish("orders", {"level": 1})
     watching = background(client=client, callback=enough if events else None)
@@ -911,6 +913,7 @@ def test_close_within_a_callback_ends_the_watch(
     foreign.publish("orders", {"level": 2})
     assert watching.ended()
     assert watching.raised == []
+    assert closed.wait(60)
     assert len(took) == 1
     assert took[0] < CLOSE_SECONDS
     assert foreign.wait_until_left()
