@@ -158,7 +158,7 @@ def test_a_skipped_benchmark_says_why_and_is_no_failure(
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_peer_that_cannot_be_installed_is_a_reason_to_skip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A list that pip refuses stands for an index that cannot be reached; nothing is kept that looks complete."""
     requirements = tmp_path / "requirements.txt"
@@ -281,7 +281,7 @@ sys.stdin.readline()
 
 @pytest.mark.integration
 @pytest.mark.long
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_runs(name: str) -> None:
     """With little load, each prints a line of JSON per result, or says why it cannot run here."""

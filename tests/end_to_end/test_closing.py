@@ -359,7 +359,7 @@ def threads() -> list[str]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_close_is_prompt_in_every_state(peer: Peer, kind: type[Anyone]) -> None:
     """99 of 100 closes take at most 100 ms; afterwards there is neither a thread nor a connection."""
     taken: list[float] = []
@@ -386,7 +386,7 @@ def _closes(peer: Peer, kind: type[Anyone]) -> list[float]:
     return seconds
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_fifty_clients_leave_nothing_behind(
     kind: type[Anyone], service: ServiceProcess, operator: Operator, access: Credentials
 ) -> None:

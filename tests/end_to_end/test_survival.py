@@ -57,7 +57,7 @@ def uncovered(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("uncovered")
 @pytest.mark.parametrize("rounds", [5, pytest.param(ROUNDS, marks=pytest.mark.long)])
 def test_what_was_acknowledged_survives_sigkill_and_the_watcher_ends_on_the_newest(tmp_path: Path, rounds: int) -> None:
