@@ -485,14 +485,14 @@ def test_threads_may_decode_into_a_new_class_at_once() -> None:
     results: list[object] = []
 
     def work() -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         results.append(decode(b'{"host":"a"}', Fresh))
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert results == [Fresh("a")] * 8
 
 

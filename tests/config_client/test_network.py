@@ -518,7 +518,7 @@ def test_what_is_left_of_the_time_bounds_writing_and_connecting_too() -> None:
     """A timeout of httpx's own that is longer, or none at all, does not extend it."""
 
     def read_nothing(service: Server, sock: socket.socket) -> None:
-        service.go_on.wait(20)
+        service.go_on.wait(60)
 
     with server(read_nothing) as service, full_backlog() as dead:
         backend = InterruptibleBackend(Interrupt())
@@ -582,7 +582,7 @@ def events(service: Server, sock: socket.socket) -> None:
     service.request(sock)
     sock.sendall(STREAM_HEAD + b"9\r\ndata: 1\n\n\r\n")
     service.reached.release()
-    service.go_on.wait(20)
+    service.go_on.wait(60)
     sock.sendall(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")
 
 
@@ -818,7 +818,7 @@ def test_connecting_without_a_timeout_waits_for_the_interrupt(pool: ThreadPoolEx
         until(lambda: len(interrupt._sockets) == 1)
         interrupt.set()
         with pytest.raises(httpcore.ConnectError, match="closed while connecting"):
-            connecting.result(timeout=5)
+            connecting.result(timeout=60)
 
 
 @pytest.mark.parametrize("secured", [False, True])
@@ -826,7 +826,7 @@ def test_writing_ends_by_its_timeout_and_by_the_end_of_the_connection(certificat
     """A peer that does not read, and a socket that is gone."""
 
     def read_nothing(service: Server, sock: socket.socket) -> None:
-        service.go_on.wait(20)
+        service.go_on.wait(60)
 
     context = certificate.context() if secured else None
     with server(read_nothing, context=context) as service:
@@ -960,7 +960,7 @@ def closing(transport: Transport, blocked: Future[None]) -> float:
         transport.close()
         settled = transport.interrupt.settle(0)
     seconds = took.seconds if settled else LIMIT
-    assert type(failure_of(lambda: blocked.result(timeout=5))) is ClosedError
+    assert type(failure_of(lambda: blocked.result(timeout=60))) is ClosedError
     return seconds
 
 
@@ -1010,19 +1010,19 @@ def test_close_does_not_wait_for_a_name_look_up(monkeypatch: pytest.MonkeyPatch,
 
     def slow(*arguments: object, **options: object) -> object:
         looking.set()
-        found.wait(20)
+        found.wait(60)
         return look_up(*arguments, **options)  # type: ignore[arg-type]
 
     with server(Server.serve) as service:
         transport = client(service.port)
         monkeypatch.setattr(socket, "getaddrinfo", slow)
         blocked = pool.submit(get, transport)
-        assert looking.wait(10)
+        assert looking.wait(60)
         with stopwatch() as took:
             transport.close()
         assert took.seconds < 2 * LIMIT
         found.set()
-        assert type(failure_of(lambda: blocked.result(timeout=5))) is ClosedError
+        assert type(failure_of(lambda: blocked.result(timeout=60))) is ClosedError
         assert not service.requests
 
 
@@ -1052,7 +1052,7 @@ def test_several_callers_are_all_told(pool: ThreadPoolExecutor) -> None:
             assert service.reached.acquire(timeout=60)
         transport.close()
         for each in blocked:
-            assert type(failure_of(lambda each=each: each.result(timeout=5))) is ClosedError  # type: ignore[misc]
+            assert type(failure_of(lambda each=each: each.result(timeout=60))) is ClosedError  # type: ignore[misc]
         assert service.connections == 4
 
 
@@ -1128,7 +1128,7 @@ def test_close_does_not_wait_long_for_what_it_cannot_wake(pool: ThreadPoolExecut
     def hold(service: Server, sock: socket.socket) -> None:
         service.request(sock)
         service.reached.release()
-        service.go_on.wait(20)
+        service.go_on.wait(60)
 
     with server(hold) as service, httpx.Client() as own:
         transport = Transport(f"http://localhost:{service.port}", TOKEN, 20, 3, 0, own)
@@ -1138,4 +1138,4 @@ def test_close_does_not_wait_long_for_what_it_cannot_wake(pool: ThreadPoolExecut
             transport.close()
         assert took.seconds < 2 * LIMIT
         service.go_on.set()
-        assert type(failure_of(lambda: blocked.result(timeout=5))) is ClosedError
+        assert type(failure_of(lambda: blocked.result(timeout=60))) is ClosedError

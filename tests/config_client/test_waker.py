@@ -75,7 +75,7 @@ def test_a_wake_ends_the_pause_under_way(waker: Waker, pool: ThreadPoolExecutor)
     for _ in range(20):
         waiting = pool.submit(waker.wait, LONG)
         waker.wake()
-        assert waiting.result(timeout=5) is True
+        assert waiting.result(timeout=60) is True
         assert waker.woken() is True
 
 
@@ -113,7 +113,7 @@ def test_no_wake_is_lost_among_many(waker: Waker, pool: ThreadPoolExecutor) -> N
         assert waker.wait(LONG) is True
         assert waker.woken() is True
         seen = written[0]
-    writing.result(timeout=5)
+    writing.result(timeout=60)
 
 
 def test_the_interrupt_ends_a_pause_too(interrupt: Interrupt, waker: Waker, pool: ThreadPoolExecutor) -> None:
@@ -121,7 +121,7 @@ def test_the_interrupt_ends_a_pause_too(interrupt: Interrupt, waker: Waker, pool
     other = Waker(interrupt)
     waiting = [pool.submit(each.wait, LONG) for each in (waker, other)]
     interrupt.set()
-    assert [each.result(timeout=5) for each in waiting] == [True, True]
+    assert [each.result(timeout=60) for each in waiting] == [True, True]
     assert waker.woken() is False
     assert waker.wait(LONG) is True
     assert Waker(interrupt).wait(LONG) is True
@@ -151,7 +151,7 @@ def test_a_wake_ends_a_read(waker: Waker, pool: ThreadPoolExecutor, pair: tuple[
     waker.guard(pair[0])
     reading = pool.submit(pair[0].recv, 1)
     waker.wake()
-    assert reading.result(timeout=5) == b""
+    assert reading.result(timeout=60) == b""
     assert waker.woken() is True
 
 
@@ -225,7 +225,7 @@ def test_a_waker_starts_over_with_its_interrupt(
 
     holding = threading.Thread(target=hold)
     holding.start()
-    assert held.wait(5)
+    assert held.wait(60)
     waker._woken = True
     assert interrupt.abandon() == [pair[1]]
     assert waker.woken() is False

@@ -309,12 +309,12 @@ class LiveService:
 
     def start(self) -> LiveService:
         self._thread.start()
-        assert self._accepting.wait(20)
+        assert self._accepting.wait(60)
         return self
 
     def stop(self) -> None:
         self.server.stop()
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def call(self, work: Any) -> Any:

@@ -37,7 +37,7 @@ def test_a_client_on_node_fetches_opens_and_follows(
             rolled_back = json.loads(child.stdout.readline())
             operator.delete("orders")
             deleted = json.loads(child.stdout.readline())
-            assert child.wait(10) == 0
+            assert child.wait(60) == 0
         finally:
             child.kill()
     assert (published["event"]["version"], published["config"]) == (2, {"n": 2})

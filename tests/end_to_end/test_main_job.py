@@ -141,7 +141,7 @@ def test_watch_tells_of_every_change_in_every_environment_in_order(
     assert first.changed_by == second.changed_by == 1
     assert first.timestamp <= second.timestamp
     client.close()
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -212,7 +212,7 @@ def test_a_revoked_token_loses_its_stream_at_once(
     watching = watch("orders")
     assert watching.snapshot.wait_for(timeout=60)
     operator.revoke(2)
-    watching.thread.join(10)
+    watching.thread.join(60)
     assert [type(error) for error in watching.raised] == [UnauthorizedError]
     assert watching.snapshot.load() == DOCUMENT
 

@@ -44,7 +44,7 @@ class Publisher:
 
     def join(self) -> int:
         """Wait for the end and return the first number that was not sent."""
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         return self._number + 1
 
@@ -77,7 +77,7 @@ def test_what_was_acknowledged_survives_sigkill_and_the_watcher_ends_on_the_newe
             for round_number in range(rounds):
                 where = f"seed {SEED}, round {round_number}"
                 publisher = Publisher(operator, number)
-                publisher.sent.wait(10)
+                publisher.sent.wait(60)
                 time.sleep(rng.uniform(0.0, 0.05))
                 service.kill()
                 number = publisher.join()
@@ -213,6 +213,6 @@ def test_a_program_that_watches_on_its_main_thread_ends_by_a_signal_handler_that
                 service.kill()
             child.terminate()
             assert child.stdout.readline() == "left\n"
-            assert child.wait(5) == 0
+            assert child.wait(60) == 0
         finally:
             child.kill()
