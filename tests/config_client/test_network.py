@@ -432,7 +432,7 @@ def test_an_address_that_never_answers_does_not_hide_the_next(monkeypatch: pytes
             "getaddrinfo",
             lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in found],
         )
-        with client(service.port, host="config.test", request_timeout=2) as transport:
+        with client(service.port, host="config.test", request_timeout=10) as transport:
             assert transport.get(PATH).json() == {}
 
 
