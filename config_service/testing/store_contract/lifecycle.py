@@ -44,7 +44,7 @@ class LifecycleLaws(StoreSuite):
 
     @scenario
     async def test_reopening_keeps_everything(self, tmp_path: Path) -> None:
-        """Position, log, versions, schemas, drafts, tokens and check value are the same after closing and opening again."""
+        """Everything that a store tells, its check value included, is the same after closing and opening again."""
         async with self.opened(tmp_path) as store:
             await store.commit_version(new_version())
             await store.commit_version(new_version(base=1, document=None, kind=ChangeKind.DELETED))

@@ -68,7 +68,7 @@ async def test_a_patch_changes_the_draft_or_begins_one_from_what_runs(service: A
 
 
 async def test_a_patch_that_does_not_apply_changes_nothing(service: Any, http: Any) -> None:
-    """Malformed, failing in the middle, of another type, or without anything to change: each has an error of its own."""
+    """Malformed, failing in the middle, of another type, without anything to change: each has an error of its own."""
     refusal(await http.patch(DRAFT, content=b"{}", headers=MERGE), 404, "not_found")
     await http.put(DRAFT, content=b'{"a": 1}')
     half = [{"op": "add", "path": "/b", "value": CANARY}, {"op": "test", "path": "/a", "value": CANARY}]

@@ -67,7 +67,7 @@ def fill(path: Path, base: int = 0) -> int:
         await store.open()
         await store.commit_version(new_version(base=base))
         await store.commit_version(new_version(base=base + 1, document=None))
-        await store.commit_schema(new_schema(base=base // 2))
+        await store.commit_schema(new_schema(base=len(await store.schemas(ORDERS))))
         before = await store.draft(ORDERS)
         await store.replace_draft(ORDERS, before and before.document, new_draft(base=base + 2))
         _, entry = await store.commit_token(new_token())
