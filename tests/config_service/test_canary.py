@@ -168,8 +168,8 @@ async def test_drafts_and_schemas_are_told_to_those_who_ask_for_them_and_to_nobo
         answers.append(await http.put(schema, content=body))
         answers.append(await http.post(f"{draft}/revert", content=body))
     answers.append(await http.put(draft, content=RAW))
-    for operation in ({"op": "test", "path": "/password", "value": [CANARY]}, {"op": CANARY}, {"path": f"/{CANARY}"}):
-        answers.append(await http.patch(draft, json=[operation], headers=patch))
+    faulty = ({"op": "test", "path": "/password", "value": [CANARY]}, {"op": CANARY}, {"path": f"/{CANARY}"})
+    answers += [await http.patch(draft, json=[operation], headers=patch) for operation in faulty]
     answers.append(await http.put(schema, json={"properties": {"password": {"enum": [CANARY * 2]}}}))
     answers += [await http.post(f"{draft}/{action}") for action in ("validate", "publish")]
     service.store.fail = RuntimeError(CANARY)
