@@ -22,6 +22,7 @@ from .delivery.feed import Feed
 from .delivery.hub import Hub
 from .delivery.reaching import Reaching
 from .delivery.running import Running
+from .delivery.schemas import Schemas
 from .delivery.sealed import Payloads
 from .delivery.states import StateFrames
 from .domain.errors import ServiceError, UnavailableError
@@ -69,7 +70,7 @@ class Application:
 
     def __init__(self, settings: Settings, store: ConfigStore, clock: Callable[[], datetime]) -> None:
         vault = Vault(settings.master_key_bytes())
-        running, registry = Running(), TokenRegistry()
+        running, schemas, registry = Running(), Schemas(), TokenRegistry()
         self._store = store
         self._vault = vault
         payloads = Payloads()
@@ -79,13 +80,14 @@ class Application:
             heartbeat_interval=settings.heartbeat_interval,
             watch_heartbeat_interval=settings.watch_heartbeat_interval,
         )
-        self._feed = Feed(store=store, vault=vault, running=running, tokens=registry, hub=self._hub)
+        self._feed = Feed(store=store, vault=vault, running=running, schemas=schemas, tokens=registry, hub=self._hub)
         self._reaching = Reaching(self._feed)
         self._commits = Commits(store, self._feed)
         self.operations = Operations(
             store=store,
             vault=vault,
             running=running,
+            schemas=schemas,
             registry=registry,
             payloads=payloads,
             feed=self._feed,

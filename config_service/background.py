@@ -6,9 +6,12 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
+
+LARGE: Final = 64 * 1024
+"""Bytes from which a document is parsed on a thread: streams and reads must not wait for it."""
 
 
 async def beside(work: Callable[[], T]) -> T:

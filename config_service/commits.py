@@ -13,7 +13,18 @@ from typing import Final, TypeVar
 
 from .delivery.feed import Change, Feed
 from .domain.errors import ConflictError
-from .domain.records import KeyRotation, LogEntry, NewToken, NewVersion, StoredToken, Version
+from .domain.keys import ConfigKey
+from .domain.records import (
+    Draft,
+    KeyRotation,
+    LogEntry,
+    NewSchema,
+    NewToken,
+    NewVersion,
+    StoredSchema,
+    StoredToken,
+    Version,
+)
 from .store.protocol import ConfigStore, KeyConflictError
 
 T = TypeVar("T")
@@ -31,8 +42,16 @@ class Commits:
         self._under_way: set[asyncio.Task[object]] = set()
 
     async def version(self, change: NewVersion) -> Version:
-        """Commit ``change`` and serve it. Raises VersionConflictError or StoreError."""
+        """Commit ``change`` and serve it. Raises StoreConflictError or StoreError."""
         return await self._to_the_end(self._version(change))
+
+    async def schema(self, change: NewSchema) -> StoredSchema:
+        """Commit ``change`` and validate by it from now on. Raises SchemaConflictError or StoreError."""
+        return await self._to_the_end(self._schema(change))
+
+    async def draft(self, key: ConfigKey, before: bytes | None, after: Draft | None) -> None:
+        """Make ``after`` the draft of ``key`` in the place of ``before``. Raises DraftConflictError or StoreError."""
+        await self._to_the_end(self._store.replace_draft(key, before, after))
 
     async def token(self, token: NewToken) -> StoredToken:
         """Commit ``token`` and accept it. Raises StoreError."""
@@ -61,6 +80,11 @@ class Commits:
         version = await self._store.commit_version(change)
         await self._feed.offer(Change.of_version(version))
         return version
+
+    async def _schema(self, change: NewSchema) -> StoredSchema:
+        schema = await self._store.commit_schema(change)
+        await self._feed.offer(Change.of_schema(schema))
+        return schema
 
     async def _token(self, token: NewToken) -> StoredToken:
         stored, entry = await self._store.commit_token(token)

@@ -6,50 +6,41 @@ exists is told only to those who may see it: rights are checked first.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
-from weakref import WeakValueDictionary
 
 from config_client.protocol import Position
 from config_client.types import ConfigInfo, Format
 
-from .background import beside
+from .background import LARGE, beside
+from .changes import Changes, Intent, Outcome
 from .commits import Commits
+from .comparisons import Comparisons
 from .delivery.feed import Feed
 from .delivery.hub import Hub
 from .delivery.reaching import Reaching
 from .delivery.running import Running
+from .delivery.schemas import Schemas
 from .delivery.sealed import Payloads
 from .delivery.states import KeyIds, StateFrames
 from .domain.documents import Document, check_document
-from .domain.errors import AccessDeniedError, ConflictError, NotFoundError
+from .domain.errors import AccessDeniedError, NotFoundError
 from .domain.keys import ConfigKey
 from .domain.preconditions import UNCONDITIONAL, Precondition
-from .domain.records import ChangeKind, NewVersion, Version, VersionInfo
+from .domain.records import ChangeKind, VersionInfo
 from .domain.scopes import Right
+from .draft_operations import DraftOperations
+from .finding import Finder
+from .schema_operations import SchemaOperations
 from .security.at_rest import Vault
 from .security.tokens import Token, TokenKey, TokenRegistry
-from .store.protocol import ConfigStore, VersionConflictError
+from .store.protocol import ConfigStore
 from .token_operations import TokenOperations
 from .watch_operations import WatchOperations
 
-_ROUNDS: Final = 16
-"""How often a change is tried on a new base before it counts as lost to other writers."""
-_LARGE: Final = 64 * 1024
-"""Bytes from which a document is parsed on a thread: streams and reads must not wait for it."""
-
 Clock = Callable[[], datetime]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a publish, rollback or delete led to: the version now running, and whether it is a new one."""
-
-    document: Document
-    changed: bool
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -63,16 +54,6 @@ class ExportedDocument:
         return f"ExportedDocument({self.document!r})"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _Intent:
-    """What a change is to make of a config, whatever it is based on; ``content`` None is a delete."""
-
-    kind: ChangeKind
-    changed_by: int
-    content: bytes | None
-    source_version: int | None = None
-
-
 class Operations:
     """Everything the service does with configs, on behalf of a token."""
 
@@ -82,6 +63,7 @@ class Operations:
         store: ConfigStore,
         vault: Vault,
         running: Running,
+        schemas: Schemas,
         registry: TokenRegistry,
         payloads: Payloads,
         feed: Feed,
@@ -93,22 +75,56 @@ class Operations:
         max_document_bytes: int,
     ) -> None:
         self._store = store
-        self._vault = vault
         self._running = running
+        self._schemas = schemas
         self._registry = registry
         self._payloads = payloads
         self._feed = feed
-        self._commits = commits
         self._reaching = reaching
         self._states = states
         self._clock = clock
-        self._locks: WeakValueDictionary[ConfigKey, asyncio.Lock] = WeakValueDictionary()
+        self._finder = Finder(store=store, vault=vault, running=running)
+        self._changes = Changes(
+            commits=commits,
+            feed=feed,
+            running=running,
+            schemas=schemas,
+            registry=registry,
+            vault=vault,
+            clock=clock,
+        )
         self.tokens: Final = TokenOperations(commits=commits, vault=vault, registry=registry, clock=clock)
         """What may be done with tokens."""
         self.streams: Final = WatchOperations(
             running=running, registry=registry, feed=feed, hub=hub, reaching=reaching, states=states, clock=clock
         )
         """What may be listened to."""
+        self.drafts: Final = DraftOperations(
+            store=store,
+            vault=vault,
+            finder=self._finder,
+            schemas=schemas,
+            registry=registry,
+            commits=commits,
+            changes=self._changes,
+            clock=clock,
+            max_document_bytes=max_document_bytes,
+        )
+        """What may be done with drafts."""
+        self.schemas: Final = SchemaOperations(
+            store=store,
+            vault=vault,
+            schemas=schemas,
+            registry=registry,
+            commits=commits,
+            changes=self._changes,
+            feed=feed,
+            clock=clock,
+            max_document_bytes=max_document_bytes,
+        )
+        """What may be done with schemas."""
+        self.comparisons: Final = Comparisons(finder=self._finder, drafts=self.drafts)
+        """What differs."""
         self.max_document_bytes: Final = max_document_bytes
         """Bytes that a published document may take."""
 
@@ -137,7 +153,7 @@ class Operations:
         token.require(Right.READ, key.name, key.environment)
         if at_least is not None:
             await self._reaching.reach(at_least)
-        return await self._find(key, number)
+        return await self._finder.find(key, number)
 
     def key_for(self, token: Token, held: KeyIds) -> TokenKey:
         """Return the key of ``token`` to seal under for a client that holds the keys ``held``.
@@ -169,13 +185,14 @@ class Operations:
         token.require(Right.EXPORT, key.name, key.environment)
         if at_least is not None:
             await self._reaching.reach(at_least)
-        document = await self._find(key, number)
+        document = await self._finder.find(key, number)
         return ExportedDocument(document, await self._payloads.rendered(document, fmt))
 
     def list_infos(self, token: Token) -> list[ConfigInfo]:
         """Return one row per config name that ``token`` may read, deleted ones included, by name.
 
-        A name may stand for several environments and labels. ``is_valid``: something runs under any of them.
+        A name may stand for several environments and labels. ``is_valid``: something runs under any of them and fits
+        its schema.
         ``updated_at``: the latest change of any. ``valid_from``: when the version was first served that runs in the
         token's default environment under ``main``; failing that, the earliest running one; failing that, the deletion.
         """
@@ -183,7 +200,7 @@ class Operations:
         for name in self._running.names():
             readable = [one for one in self._running.named(name) if token.may(Right.READ, name, one.key.environment)]
             if readable:
-                infos.append(_describe(name, readable, token.default_environment))
+                infos.append(_describe(name, readable, token.default_environment, self._schemas))
         return infos
 
     def list_documents(self, token: Token) -> list[Document]:
@@ -225,14 +242,15 @@ class Operations:
         When this returns, the version is durable and this process serves it.
 
         Raises AccessDeniedError without the right to write; DocumentTooLargeError or InvalidDocumentError;
-        PreconditionFailedError; ConflictError when other writers were faster every time; StoreError.
+        PreconditionFailedError; SchemaViolationError when it does not fit the newest schema; ConflictError when other
+        writers were faster every time; StoreError.
         """
         token.require(Right.WRITE, key.name, key.environment)
-        if len(raw) < _LARGE:
+        if len(raw) < LARGE:
             check_document(raw, self.max_document_bytes)
         else:
             await beside(lambda: check_document(raw, self.max_document_bytes))
-        return await self._change(key, precondition, _Intent(ChangeKind.PUBLISHED, token.id, raw))
+        return await self._changes.apply(key, precondition, Intent(ChangeKind.PUBLISHED, token.id, raw))
 
     async def rollback(
         self, token: Token, key: ConfigKey, number: int, precondition: Precondition = UNCONDITIONAL
@@ -242,9 +260,9 @@ class Operations:
         Raises NotFoundError as well, when there is no such version or it is a tombstone.
         """
         token.require(Right.WRITE, key.name, key.environment)
-        source = await self._find(key, number)
-        return await self._change(
-            key, precondition, _Intent(ChangeKind.ROLLED_BACK, token.id, source.content, source_version=number)
+        source = await self._finder.find(key, number)
+        return await self._changes.apply(
+            key, precondition, Intent(ChangeKind.ROLLED_BACK, token.id, source.content, source_version=number)
         )
 
     async def delete(self, token: Token, key: ConfigKey, precondition: Precondition = UNCONDITIONAL) -> Outcome:
@@ -253,73 +271,19 @@ class Operations:
         Raises NotFoundError when nothing is running.
         """
         token.require(Right.WRITE, key.name, key.environment)
-        return await self._change(key, precondition, _Intent(ChangeKind.DELETED, token.id, None))
-
-    async def _find(self, key: ConfigKey, number: int | None) -> Document:
-        document = self._running.get(key)
-        if document is not None and number is not None and number != document.version:
-            stored = await self._store.version(key, number)
-            document = None if stored is None else self._open(stored)
-        if document is None or document.deleted:
-            what = "running version" if number is None else f"version {number}"
-            raise NotFoundError(f"{key}: there is no {what}")
-        return document
-
-    def _open(self, version: Version) -> Document:
-        sealed = version.document
-        content = None if sealed is None else self._vault.open_document(sealed, version.key, version.version)
-        return Document.of(version, content)
-
-    async def _change(self, key: ConfigKey, precondition: Precondition, intent: _Intent) -> Outcome:
-        """Compare and set: on each new base, check the precondition and commit, until a commit finds its base."""
-        async with self._lock(key):
-            for _ in range(_ROUNDS):
-                self._registry.confirm(intent.changed_by, self._clock())
-                current = self._running.get(key)
-                runs = current is not None and not current.deleted
-                newest = current.version if current is not None else 0
-                if intent.content is None and not runs:
-                    raise NotFoundError(f"{key}: nothing is running that could be deleted")
-                precondition.check(key, newest, running=runs)
-                if current is not None and runs and current.content == intent.content:
-                    return Outcome(current, changed=False)
-                try:
-                    version = await self._commits.version(self._prepare(key, newest, intent))
-                except VersionConflictError:
-                    await self._feed.catch_up()
-                    continue
-                return Outcome(Document.of(version, intent.content), changed=True)
-        raise ConflictError(f"{key}: other writers changed it {_ROUNDS} times meanwhile; try again")
-
-    def _prepare(self, key: ConfigKey, base: int, intent: _Intent) -> NewVersion:
-        content = intent.content
-        return NewVersion(
-            key=key,
-            base=base,
-            document=None if content is None else self._vault.seal_document(content, key, base + 1),
-            kind=intent.kind,
-            changed_by=intent.changed_by,
-            timestamp=self._clock(),
-            source_version=intent.source_version,
-        )
-
-    def _lock(self, key: ConfigKey) -> asyncio.Lock:
-        """Return the lock that lets the writers of one config pass one by one; compare-and-set remains the judge."""
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
-        return lock
+        return await self._changes.apply(key, precondition, Intent(ChangeKind.DELETED, token.id, None))
 
 
 def _may_see(token: Token, key: ConfigKey) -> bool:
     return any(token.may(right, key.name, key.environment) for right in (Right.READ, Right.WRITE))
 
 
-def _describe(name: str, documents: Iterable[Document], default_environment: str) -> ConfigInfo:
+def _describe(name: str, documents: Iterable[Document], default_environment: str, schemas: Schemas) -> ConfigInfo:
     """Return the row of a name that stands for ``documents``, at least one; see ``Operations.list_infos``."""
     by_time = sorted(documents, key=lambda document: document.revision)
     running = [document for document in by_time if not document.deleted]
     home = ConfigKey(name, default_environment)
     others = running[0] if running else by_time[-1]
     shown = next((document for document in running if document.key == home), others)
-    return ConfigInfo(name=name, is_valid=bool(running), valid_from=shown.timestamp, updated_at=by_time[-1].timestamp)
+    is_valid = any(schemas.fits(document) for document in running)
+    return ConfigInfo(name=name, is_valid=is_valid, valid_from=shown.timestamp, updated_at=by_time[-1].timestamp)

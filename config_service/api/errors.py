@@ -1,6 +1,7 @@
 """From every refusal to its HTTP answer: one table.
 
-Bodies are ``{"error": {"code", "message"}}``, with ``path`` (a JSON Pointer) where the error points into a document.
+Bodies are ``{"error": {"code", "message"}}``, with ``path`` (a JSON Pointer) where the error points into a document,
+and ``violations`` where a document does not fit its schema.
 Messages of the store of record stay inside: they name files of this machine. They are logged instead.
 """
 
@@ -15,11 +16,16 @@ from ..domain.errors import (
     AccessDeniedError,
     ConflictError,
     DocumentTooLargeError,
+    DraftOutdatedError,
     InvalidDocumentError,
+    InvalidPatchError,
     InvalidRequestError,
+    InvalidSchemaError,
     NotFoundError,
     NotRenderableError,
+    PatchConflictError,
     PreconditionFailedError,
+    SchemaViolationError,
     ServiceError,
     StoreCorruptError,
     StoreError,
@@ -27,20 +33,28 @@ from ..domain.errors import (
     StoreLockedError,
     UnauthenticatedError,
     UnavailableError,
+    UnsupportedMediaTypeError,
     WrongMasterKeyError,
 )
+from ..domain.patches import PatchKind
 from .answers import JSON, NO_SNIFF, NO_STORE, Answer, Headers
 
 STATUS: Final[Mapping[type[ServiceError], int]] = {
     InvalidRequestError: 400,
     InvalidDocumentError: 400,
+    InvalidPatchError: 400,
+    InvalidSchemaError: 400,
     UnauthenticatedError: 401,
     AccessDeniedError: 403,
     NotFoundError: 404,
     ConflictError: 409,
+    DraftOutdatedError: 409,
+    PatchConflictError: 409,
     PreconditionFailedError: 412,
     DocumentTooLargeError: 413,
+    UnsupportedMediaTypeError: 415,
     NotRenderableError: 422,
+    SchemaViolationError: 422,
     ServiceError: 500,
     UnavailableError: 503,
     StoreError: 503,
@@ -68,13 +82,21 @@ def error_answer(error: ServiceError) -> Answer:
         headers.append((b"www-authenticate", b'X-Service-Token realm="config-service"'))
     if status == 503:
         headers.append((b"retry-after", _RETRY_AFTER))
-    path = error.path if isinstance(error, InvalidDocumentError | NotRenderableError) else ""
-    return plain_error(status, error.code, message, headers, path)
+    if status == 415:
+        headers.append((b"accept-patch", ", ".join(kind.value for kind in PatchKind).encode()))
+    told: dict[str, object] = {}
+    if isinstance(error, InvalidDocumentError | InvalidSchemaError | NotRenderableError) and error.path:
+        told["path"] = error.path
+    if isinstance(error, SchemaViolationError) and error.violations:
+        told["violations"] = [{"path": one.path, "keyword": one.keyword} for one in error.violations]
+    return plain_error(status, error.code, message, headers, told)
 
 
-def plain_error(status: int, code: str, message: str, headers: Headers | None = None, path: str = "") -> Answer:
+def plain_error(
+    status: int, code: str, message: str, headers: Headers | None = None, told: Mapping[str, object] | None = None
+) -> Answer:
     """Return an error answer that stands for no ServiceError, such as a route that does not exist."""
-    fields = {"code": code, "message": message} | ({"path": path} if path else {})
+    fields = {"code": code, "message": message, **(told or {})}
     return Answer(status, [JSON, NO_STORE, NO_SNIFF, *(headers or [])], json.dumps({"error": fields}).encode())
 
 

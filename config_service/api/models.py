@@ -147,12 +147,22 @@ class KeyRequest(Request):
     )
 
 
+class ViolationRow(BaseModel):
+    """Where a document does not fit its schema."""
+
+    path: str = Field(description="JSON Pointer into the document; empty for all of it.", examples=["/db/port"])
+    keyword: str = Field(description="The keyword of the schema that failed there.", examples=["type"])
+
+
 class ErrorDetail(BaseModel):
     """Why a request was refused."""
 
     code: str = Field(examples=["not_found"])
     message: str
     path: str | None = Field(default=None, description="JSON Pointer to the offending part of a document.")
+    violations: list[ViolationRow] | None = Field(
+        default=None, description="Every place at which a document does not fit its schema."
+    )
 
 
 class ErrorBody(BaseModel):

@@ -23,8 +23,14 @@ from config_client.protocol import (
 )
 
 from ..background import beside
-from ..domain.errors import DocumentTooLargeError, InvalidRequestError, UnauthenticatedError
+from ..domain.errors import (
+    DocumentTooLargeError,
+    InvalidRequestError,
+    UnauthenticatedError,
+    UnsupportedMediaTypeError,
+)
 from ..domain.keys import ConfigKey, check_environment
+from ..domain.patches import PatchKind
 from ..domain.preconditions import Precondition
 from ..security.tokens import Token
 from .answers import Receive
@@ -34,7 +40,7 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 _TOKEN_HEADER: Final = TOKEN_HEADER.lower().encode()
 _MIN_REVISION_HEADER: Final = MIN_REVISION_HEADER.lower().encode()
 _KEY_IDS_HEADER: Final = KEY_IDS_HEADER.lower().encode()
-_KNOWN_PARAMETERS: Final = frozenset({"environment", "label", "version", "format"})
+_KNOWN_PARAMETERS: Final = frozenset({"environment", "label", "version", "format", "base", "from", "to"})
 _MAX_FIELDS: Final = 100
 _LARGE: Final = 64 * 1024
 """Bytes from which a body is parsed on a thread: streams and reads must not wait for it."""
@@ -116,6 +122,28 @@ def environment_of(query: Mapping[str, str]) -> str | None:
     """Return the environment that a request names, or None. Raises InvalidRequestError."""
     environment = query.get("environment")
     return None if environment is None else check_environment(environment)
+
+
+def base_of(query: Mapping[str, str]) -> int | None:
+    """Return the version that a draft was made on, 0 for none, or None when it is not said.
+
+    Raises InvalidRequestError.
+    """
+    text = query.get("base")
+    if text is None:
+        return None
+    if text != "0" and not _VERSION.match(text):
+        raise InvalidRequestError("invalid base: the number of a version, or 0 for a config that was never published")
+    return int(text)
+
+
+def patch_kind_of(headers: RawHeaders) -> PatchKind:
+    """Return the kind of patch that ``Content-Type`` names. Raises UnsupportedMediaTypeError."""
+    media_type = (header(headers, b"content-type") or "").partition(";")[0].strip().lower()
+    if media_type not in {kind.value for kind in PatchKind}:
+        kinds = " or ".join(kind.value for kind in PatchKind)
+        raise UnsupportedMediaTypeError(f"a patch of a draft has the Content-Type {kinds}")
+    return PatchKind(media_type)
 
 
 def version_of(query: Mapping[str, str]) -> int | None:

@@ -6,6 +6,7 @@ The framework's own error answers repeat what came in; each is replaced here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,9 +15,11 @@ from starlette.routing import Match, Route
 
 from ..domain.errors import InvalidRequestError, ServiceError
 from ..operations import Operations
-from . import health, manage
+from . import drafts, health, manage, schemas
 from .answers import Answer
 from .errors import error_answer, internal_error, method_not_allowed, not_found, plain_error
+
+_ROUTERS: Final = (manage.router, drafts.router, schemas.router, health.router)
 
 
 def build_web(operations: Operations, is_ready: Callable[[], bool]) -> FastAPI:
@@ -42,8 +45,8 @@ def build_web(operations: Operations, is_ready: Callable[[], bool]) -> FastAPI:
     )
     web.state.operations = operations
     web.state.is_ready = is_ready
-    web.include_router(manage.router)
-    web.include_router(health.router)
+    for router in _ROUTERS:
+        web.include_router(router)
     return web
 
 
@@ -78,6 +81,6 @@ async def _fail(_request: Request, _error: Exception) -> Response:
 
 def _methods(request: Request) -> set[str]:
     """Return every method that some route of this path has; the framework names those of one route only."""
-    routes = [route for route in (*manage.router.routes, *health.router.routes) if isinstance(route, Route)]
+    routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, Route)]
     matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return {method for route in matching for method in route.methods or ()}

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +23,7 @@ from .arguments import (
     key_query,
     precondition,
 )
+from .documents import confirm, print_change, print_document, read_file
 from .exits import CommandError, ExitCode
 from .manage import ManageApi
 from .output import print_fields, print_json, print_line, print_table
@@ -68,10 +66,10 @@ def publish(
         raise CommandError("--create and --if-match exclude each other", ExitCode.USAGE)
     query = key_query(name, environment, label)
     headers = {"If-None-Match": "*"} if create else precondition(if_match)
-    document = _read(file)
+    document = read_file(file)
     with ManageApi(url, token) as service:
         row = service.call("PUT", config_route(name), query=query, headers=headers, body=document)
-    _print_change(row, as_json)
+    print_change(row, as_json)
 
 
 def show(
@@ -98,7 +96,7 @@ def show(
     with ManageApi(url, token) as service:
         if fmt is not None:
             query |= {"format": fmt.value, "version": str(version) if version else None}
-            _print_document(service.fetch("GET", formatted_path(name), query=query))
+            print_document(service.fetch("GET", formatted_path(name), query=query))
             return
         row = service.call("GET", config_route(name), query=query)
     if as_json:
@@ -154,7 +152,7 @@ def rollback(
         row = service.call(
             "POST", config_route(name, "rollback"), query=query, headers=precondition(if_match), body=body
         )
-    _print_change(row, as_json)
+    print_change(row, as_json)
 
 
 def delete(
@@ -170,47 +168,11 @@ def delete(
     """Stop serving a config. Its versions are kept, and `rollback` brings it back."""
     query = key_query(name, environment, label)
     if not yes:
-        _confirm(f"Stop serving {name} ({environment or 'the default environment'}, {label or 'main'})?")
+        where = f"{environment or 'the default environment'}, {label or 'main'}"
+        confirm(f"Stop serving {name} ({where})?", "delete")
     with ManageApi(url, token) as service:
         row = service.call("DELETE", config_route(name), query=query, headers=precondition(if_match))
     if as_json:
         print_json(row)
         return
     print_line(f"{described(row)}: deleted, as version {text(row, 'version')}")
-
-
-def _read(file: str) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a file name"
-    raise CommandError(f"cannot read {file}: {reason}", ExitCode.USAGE)
-
-
-def _is_interactive() -> bool:
-    return sys.stdin.isatty()
-
-
-def _confirm(question: str) -> None:
-    if not _is_interactive():
-        raise CommandError("there is nobody to ask whether to delete: add --yes", ExitCode.USAGE)
-    if not typer.confirm(question, err=True):
-        raise CommandError("nothing was deleted", ExitCode.UNEXPECTED)
-
-
-def _print_document(document: bytes) -> None:
-    """Write the bytes as they are, so that ``show … > file`` gives back what was published."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(document)
-    if sys.stdout.isatty() and not document.endswith(b"\n"):
-        sys.stdout.buffer.write(b"\n")
-    sys.stdout.buffer.flush()
-
-
-def _print_change(row: Mapping[str, object], as_json: bool) -> None:
-    if as_json:
-        print_json(row)
-    elif row.get("changed") is False:
-        print_line(f"{described(row)}: unchanged, still version {text(row, 'version')}")
-    else:
-        print_line(f"{described(row)}: version {text(row, 'version')}, revision {text(row, 'revision')}")

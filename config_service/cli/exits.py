@@ -41,10 +41,10 @@ MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.UNEXPECTED: "an unexpected failure, or a confirmation declined",
     ExitCode.USAGE: "wrong usage: an unknown option, a missing argument, a file that cannot be read, no operator token",
     ExitCode.DENIED: "the token is unknown, expired or revoked, or its scopes do not cover the request",
-    ExitCode.NOT_FOUND: "no such config, version or token",
-    ExitCode.CONFLICT: "a precondition did not hold, the token can be given no other key, or the store is initialised "
-    "already; nothing was changed",
-    ExitCode.INVALID: "the input was refused: a name, a document, a scope; nothing was changed",
+    ExitCode.NOT_FOUND: "no such config, version, draft, schema or token",
+    ExitCode.CONFLICT: "a precondition did not hold, the draft is outdated or a patch does not apply to it, the token "
+    "can be given no other key, or the store is initialised already; nothing was changed",
+    ExitCode.INVALID: "the input was refused: a name, a document, a patch, a schema, a scope; nothing was changed",
     ExitCode.UNAVAILABLE: "the service cannot be reached, or cannot serve now",
     ExitCode.START_FAILED: "the service or its store could not be started: settings, master key, lock, damage, address",
 }

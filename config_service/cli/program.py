@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import configs, service, tokens
+from . import configs, drafts, schemas, service, tokens
 
 program = typer.Typer(
     help="An encrypted configuration service: run it, publish to it, hand out tokens.",
@@ -44,4 +44,6 @@ def _options(
 
 service.add_commands(program)
 configs.add_commands(program)
+drafts.add_commands(program)
+schemas.add_commands(program)
 tokens.add_commands(program)

@@ -6,7 +6,8 @@ must not fail over one of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Final
 from urllib.parse import quote
@@ -21,6 +22,9 @@ TOKENS_ROUTE: Final = f"{MANAGE_PATH}/tokens"
 
 CONFIG_COLUMNS: Final = ("NAME", "ENVIRONMENT", "LABEL", "VERSION", "STATE", "CHANGED BY", "AT")
 VERSION_COLUMNS: Final = ("VERSION", "KIND", "FROM", "CHANGED BY", "AT", "REVISION")
+DRAFT_COLUMNS: Final = ("NAME", "ENVIRONMENT", "LABEL", "BASE", "STATE", "CHANGED BY", "AT")
+SCHEMA_COLUMNS: Final = ("SCHEMA", "STATE", "CHANGED BY", "AT", "REVISION")
+DIFFERENCE_COLUMNS: Final = ("OP", "PATH", "OLD", "NEW")
 TOKEN_COLUMNS: Final = ("ID", "NAME", "ENVIRONMENT", "SCOPES", "STATE", "CREATED", "EXPIRES")
 
 
@@ -55,6 +59,30 @@ def config_row(row: Mapping[str, object]) -> list[str]:
 def version_row(row: Mapping[str, object]) -> list[str]:
     """Return the cells of VERSION_COLUMNS."""
     return [text(row, field) for field in ("version", "kind", "source_version", "changed_by", "timestamp", "revision")]
+
+
+def draft_row(row: Mapping[str, object]) -> list[str]:
+    """Return the cells of DRAFT_COLUMNS; the state is ``current``, or ``outdated`` when another version came since."""
+    name, environment, label, base = (text(row, field) for field in ("name", "environment", "label", "base"))
+    state = "outdated" if row.get("outdated") is True else "current"
+    return [name, environment, label, base, state, text(row, "changed_by"), text(row, "timestamp")]
+
+
+def schema_row(row: Mapping[str, object]) -> list[str]:
+    """Return the cells of SCHEMA_COLUMNS; the state is ``set`` or ``removed``."""
+    state = "removed" if row.get("removed") is True else "set"
+    return [text(row, "number"), state, text(row, "changed_by"), text(row, "timestamp"), text(row, "revision")]
+
+
+def difference_row(row: Mapping[str, object]) -> list[str]:
+    """Return the cells of DIFFERENCE_COLUMNS: values as JSON, a dash for the one that is not there."""
+    values = [json.dumps(row[side], ensure_ascii=False) if side in row else "-" for side in ("old", "new")]
+    return [text(row, "op"), text(row, "path"), *values]
+
+
+def violation_lines(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return one line per place at which a document does not fit its schema."""
+    return [f"{row.get('path') or 'the document'}: {text(row, 'keyword')}" for row in rows]
 
 
 def token_row(row: Mapping[str, object], now: datetime) -> list[str]:

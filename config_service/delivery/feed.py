@@ -1,4 +1,4 @@
-"""From the store's log into memory: the one writer of what is served, of the tokens and of the hub's history.
+"""From the store's log into memory: the one writer of what is served, of schemas, tokens and the hub's history.
 
 Knows the order of revisions. Applies every change exactly once, in revision order and without a gap, whichever way it
 arrives: offered by the commit that made it, or read from the log. Knows nothing of HTTP.
@@ -14,7 +14,7 @@ from config_client.protocol import Position
 
 from ..domain.documents import Document
 from ..domain.errors import StoreCorruptError
-from ..domain.records import ChangeKind, LogEntry, StoredToken, Version
+from ..domain.records import ChangeKind, LogEntry, StoredSchema, StoredToken, Version
 from ..security.at_rest import Vault
 from ..security.tokens import TokenRegistry, open_token
 from ..store.protocol import ConfigStore
@@ -22,6 +22,7 @@ from .frames import change_frame
 from .hub import Hub
 from .replay import CAPACITY, ChangeFrame, History
 from .running import Running
+from .schemas import Schemas
 
 _PAGE: Final = 1000
 _ABOUT_TOKENS: Final = frozenset({ChangeKind.TOKEN_CREATED, ChangeKind.TOKEN_REKEYED})
@@ -30,11 +31,12 @@ _ABOUT_TOKENS: Final = frozenset({ChangeKind.TOKEN_CREATED, ChangeKind.TOKEN_REK
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A log entry with what it made: a version, a token with its keys, or nothing more (a revocation)."""
+    """A log entry with what it made: a version, a schema, a token with its keys, or nothing more (a revocation)."""
 
     entry: LogEntry
     version: Version | None = None
     token: StoredToken | None = None
+    schema: StoredSchema | None = None
 
     @classmethod
     def of_version(cls, version: Version) -> Change:
@@ -49,14 +51,33 @@ class Change:
         )
         return cls(entry, version=version)
 
+    @classmethod
+    def of_schema(cls, schema: StoredSchema) -> Change:
+        """Return the change that committed ``schema``."""
+        kind = ChangeKind.SCHEMA_REMOVED if schema.removed else ChangeKind.SCHEMA_SET
+        entry = LogEntry(
+            schema.revision, kind, schema.changed_by, schema.timestamp, key=schema.key, schema=schema.number
+        )
+        return cls(entry, schema=schema)
+
 
 class Feed:
     """Keeps memory equal to the store. ``start`` once, then ``offer`` every change committed here."""
 
-    def __init__(self, *, store: ConfigStore, vault: Vault, running: Running, tokens: TokenRegistry, hub: Hub) -> None:
+    def __init__(
+        self,
+        *,
+        store: ConfigStore,
+        vault: Vault,
+        running: Running,
+        schemas: Schemas,
+        tokens: TokenRegistry,
+        hub: Hub,
+    ) -> None:
         self._store = store
         self._vault = vault
         self._running = running
+        self._schemas = schemas
         self._tokens = tokens
         self._hub = hub
         self._position = Position("", 0)
@@ -74,6 +95,8 @@ class Feed:
         self._tokens.load([open_token(stored, self._vault) for stored in await self._store.tokens()])
         async for version in self._store.newest_versions():
             self._running.put(self._open(version))
+        async for schema in self._store.newest_schemas():
+            self._put_schema(schema)
         self._hub.load(self._position.epoch, await self._read_history())
         await self.catch_up()
 
@@ -121,7 +144,9 @@ class Feed:
             self._running.put(document)
             self._hub.publish(ChangeFrame(document.key, entry.revision, frame), document)
             return
-        if change.token is not None:
+        if change.schema is not None:
+            self._put_schema(change.schema)
+        elif change.token is not None:
             self._tokens.put(open_token(change.token, self._vault))
         elif entry.token_id is not None:
             self._tokens.revoke(entry.token_id, entry.timestamp)
@@ -138,6 +163,14 @@ class Feed:
                     "store: it was damaged or altered; restore it from a backup"
                 )
             return Change(entry, version=version)
+        if entry.key is not None and entry.schema is not None:
+            schema = await self._store.schema(entry.key, entry.schema)
+            if schema is None:
+                raise StoreCorruptError(
+                    f"{entry.key} schema {entry.schema} is in the log (revision {entry.revision}) but not in the "
+                    "store: it was damaged or altered; restore it from a backup"
+                )
+            return Change(entry, schema=schema)
         if entry.token_id is not None and entry.kind in _ABOUT_TOKENS:
             # It may have changed again since this entry; the entries that tell so come next.
             token = await self._store.token(entry.token_id)
@@ -168,6 +201,11 @@ class Feed:
                     "restore it from a backup"
                 )
         return history
+
+    def _put_schema(self, stored: StoredSchema) -> None:
+        sealed = stored.schema
+        raw = None if sealed is None else self._vault.open_schema(sealed, stored.key, stored.number)
+        self._schemas.put(stored.key, stored.number, raw)
 
     def _open(self, version: Version) -> Document:
         if version.document is None:

@@ -2,13 +2,19 @@
 
     ServiceError
     ├── InvalidRequestError      a malformed name, query, header or body
-    │   └── InvalidDocumentError the document is not one that can be published; ``path`` points into it
+    │   ├── InvalidDocumentError the document is not one that can be published; ``path`` points into it
+    │   ├── InvalidPatchError    not a patch of the kind that it claims to be
+    │   └── InvalidSchemaError   not a JSON Schema that can be used; ``path`` points into it
+    ├── UnsupportedMediaTypeError the body is of a kind that the request does not take
     ├── DocumentTooLargeError    over the configured limit
     ├── UnauthenticatedError     unknown, expired or revoked token
     ├── AccessDeniedError        a valid token whose scopes do not cover the request
-    ├── NotFoundError            no such config, version or token
+    ├── NotFoundError            no such config, version, draft, schema or token
     ├── PreconditionFailedError  ``If-Match`` / ``If-None-Match`` did not hold; names both versions
     ├── ConflictError            lost every round of compare-and-set against other writers
+    ├── DraftOutdatedError       the draft was made on a version that is not the newest; names both
+    ├── PatchConflictError       the patch does not apply to the document as it is
+    ├── SchemaViolationError     the document does not fit its schema; ``violations`` says where and by which keyword
     ├── NotRenderableError       the document has no faithful form in the requested format
     ├── UnavailableError         the service is starting or stopping
     └── StoreError               the store of record failed; nothing was changed
@@ -23,6 +29,7 @@ program may match on; it stands in the body of the HTTP answer.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -48,6 +55,28 @@ class InvalidDocumentError(InvalidRequestError):
         self.path = path
 
 
+class InvalidPatchError(InvalidRequestError):
+    """The body is not a JSON Merge Patch (RFC 7396) or not a JSON Patch (RFC 6902)."""
+
+    code = "invalid_patch"
+
+
+class InvalidSchemaError(InvalidRequestError):
+    """The body is not a JSON Schema 2020-12 that stands alone. ``path`` is a JSON Pointer into it, or empty."""
+
+    code = "invalid_schema"
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class UnsupportedMediaTypeError(ServiceError):
+    """The body is of a kind that this request does not take; the message names those that it does."""
+
+    code = "unsupported_media_type"
+
+
 class DocumentTooLargeError(ServiceError):
     """The document is over the configured limit."""
 
@@ -67,7 +96,7 @@ class AccessDeniedError(ServiceError):
 
 
 class NotFoundError(ServiceError):
-    """No such config, version or token."""
+    """No such config, version, draft, schema or token."""
 
     code = "not_found"
 
@@ -82,6 +111,39 @@ class ConflictError(ServiceError):
     """Other writers were faster every time, or a token can be given no other key."""
 
     code = "conflict"
+
+
+class DraftOutdatedError(ServiceError):
+    """The draft was made on a version that is not the newest any more; nothing was overwritten."""
+
+    code = "draft_outdated"
+
+
+class PatchConflictError(ServiceError):
+    """The patch does not apply to the document as it is: a path leads nowhere, or a test does not hold."""
+
+    code = "patch_conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Where a document does not fit its schema: a JSON Pointer (RFC 6901), and the keyword that failed there."""
+
+    path: str
+    keyword: str
+
+    def __str__(self) -> str:
+        return f"{self.path or 'the document'}: {self.keyword}"
+
+
+class SchemaViolationError(ServiceError):
+    """The document does not fit its schema. ``violations`` tells keys of the document and never a value."""
+
+    code = "schema_violation"
+
+    def __init__(self, message: str, violations: tuple[Violation, ...] = ()) -> None:
+        super().__init__(message)
+        self.violations = violations
 
 
 class NotRenderableError(ServiceError):

@@ -1,6 +1,6 @@
-"""What the store of record keeps: versions, the log of changes, tokens and their keys. Pure values.
+"""What the store of record keeps: versions, drafts, schemas, the log of changes, tokens and their keys. Pure values.
 
-Documents and token keys appear here sealed at rest; opening them is the business of ``security``.
+Documents, schemas and token keys appear here sealed at rest; opening them is the business of ``security``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ class ChangeKind(str, Enum):
     TOKEN_CREATED = "token_created"  # noqa: S105 - not a password
     TOKEN_REKEYED = "token_rekeyed"  # noqa: S105
     TOKEN_REVOKED = "token_revoked"  # noqa: S105
+    SCHEMA_SET = "schema_set"
+    SCHEMA_REMOVED = "schema_removed"
 
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
     """A version about to be committed, conditional on ``base`` still being the newest one (0: none yet).
 
-    It becomes version ``base + 1``. ``document`` is sealed at rest; None is a tombstone (a delete).
+    It becomes version ``base + 1``. ``document`` is sealed at rest; None is a tombstone (a delete). With ``schema``:
+    also conditional on this being the number of the newest schema of the key (0: it never had one). With ``draft``: it
+    publishes the draft that was sealed like this, which is removed in the same transaction.
     """
 
     key: ConfigKey
@@ -38,6 +42,8 @@ class NewVersion:
     changed_by: int
     timestamp: datetime
     source_version: int | None = None
+    schema: int | None = None
+    draft: bytes | None = None
 
     @property
     def version(self) -> int:
@@ -93,8 +99,83 @@ class VersionInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Draft:
+    """What is to become the next version of a config, made on version ``base`` (0: on nothing).
+
+    ``document`` is sealed at rest. No two seals are alike, so the sealed bytes say which draft is meant.
+    """
+
+    key: ConfigKey
+    base: int
+    document: bytes
+    changed_by: int
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewSchema:
+    """A schema about to be committed, conditional on ``base`` still being the newest one of its key (0: none yet).
+
+    It takes the number ``base + 1``. ``schema`` is sealed at rest; None removes the one before it.
+    """
+
+    key: ConfigKey
+    base: int
+    schema: bytes | None
+    changed_by: int
+    timestamp: datetime
+
+    @property
+    def number(self) -> int:
+        """The number this schema takes."""
+        return self.base + 1
+
+    @property
+    def kind(self) -> ChangeKind:
+        """What the log says of it."""
+        return ChangeKind.SCHEMA_REMOVED if self.schema is None else ChangeKind.SCHEMA_SET
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSchema:
+    """A committed schema. It never changes. ``schema`` is sealed at rest; None: the schema before it was removed."""
+
+    key: ConfigKey
+    number: int
+    revision: int
+    changed_by: int
+    timestamp: datetime
+    schema: bytes | None
+
+    @property
+    def removed(self) -> bool:
+        """Whether from here on the config has no schema."""
+        return self.schema is None
+
+    @property
+    def info(self) -> SchemaInfo:
+        """What a history tells of this schema."""
+        return SchemaInfo(self.key, self.number, self.revision, self.changed_by, self.timestamp, self.removed)
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaInfo:
+    """All there is to know of a committed schema but the schema itself."""
+
+    key: ConfigKey
+    number: int
+    revision: int
+    changed_by: int
+    timestamp: datetime
+    removed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One change of the store. Revisions have no gaps, and commit order is revision order."""
+    """One change of the store. Revisions have no gaps, and commit order is revision order.
+
+    ``version`` is that of a config, ``schema`` the number of a schema; a change is about one of them or about a token.
+    """
 
     revision: int
     kind: ChangeKind
@@ -103,6 +184,7 @@ class LogEntry:
     key: ConfigKey | None = None
     version: int | None = None
     token_id: int | None = None
+    schema: int | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -1,4 +1,4 @@
-"""Sealing at rest: documents and token keys under keys derived from the master key.
+"""Sealing at rest: documents, drafts, schemas and token keys under keys derived from the master key.
 
 Knows the master key, bytes, and what each sealed value belongs to. Knows nothing of stores, HTTP or time.
 
@@ -35,12 +35,14 @@ _CHECK_VALUE: Final = b"config-service master key check"
 class Vault:
     """Everything at rest goes in and out here. Its repr shows nothing of its keys."""
 
-    __slots__ = ("_check", "_documents", "_token_keys")
+    __slots__ = ("_check", "_documents", "_drafts", "_schemas", "_token_keys")
 
     def __init__(self, master_key: bytes) -> None:
         if len(master_key) != KEY_SIZE:
             raise ValueError(f"master key: expected {KEY_SIZE} bytes, got {len(master_key)}")
         self._documents = _cipher(master_key, b"documents")
+        self._drafts = _cipher(master_key, b"drafts")
+        self._schemas = _cipher(master_key, b"schemas")
         self._token_keys = _cipher(master_key, b"token keys")
         self._check = _cipher(master_key, b"check value")
 
@@ -72,6 +74,34 @@ class Vault:
                 "restore it from a backup"
             )
         return document
+
+    def seal_draft(self, document: bytes, key: ConfigKey, base: int) -> bytes:
+        """Return ``document`` sealed as the draft of ``key`` that was made on version ``base``."""
+        return _seal(self._drafts, document, _bind_document(key, base))
+
+    def open_draft(self, sealed: bytes, key: ConfigKey, base: int) -> bytes:
+        """Return the document that was sealed as the draft of ``key`` on ``base``, else raise StoreCorruptError."""
+        document = _open(self._drafts, sealed, _bind_document(key, base))
+        if document is None:
+            raise StoreCorruptError(
+                f"the draft of {key} does not open under the master key: the store was damaged or altered; "
+                "discard the draft, or restore the store from a backup"
+            )
+        return document
+
+    def seal_schema(self, schema: bytes, key: ConfigKey, number: int) -> bytes:
+        """Return ``schema`` sealed as schema ``number`` of ``key``: what it allows may be secret too."""
+        return _seal(self._schemas, schema, _bind_document(key, number))
+
+    def open_schema(self, sealed: bytes, key: ConfigKey, number: int) -> bytes:
+        """Return what was sealed as schema ``number`` of ``key``, else raise StoreCorruptError."""
+        schema = _open(self._schemas, sealed, _bind_document(key, number))
+        if schema is None:
+            raise StoreCorruptError(
+                f"schema {number} of {key} does not open under the master key: the store was damaged or altered; "
+                "restore it from a backup"
+            )
+        return schema
 
     def seal_token_key(self, token_key: bytes, secret_hash: bytes) -> bytes:
         """Return ``token_key`` sealed for the token whose secret has ``secret_hash``."""

@@ -12,10 +12,26 @@ from typing import Protocol
 from config_client.protocol import Position
 
 from ..domain.keys import ConfigKey
-from ..domain.records import KeyRotation, LogEntry, NewToken, NewVersion, StoredToken, Version, VersionInfo
+from ..domain.records import (
+    Draft,
+    KeyRotation,
+    LogEntry,
+    NewSchema,
+    NewToken,
+    NewVersion,
+    SchemaInfo,
+    StoredSchema,
+    StoredToken,
+    Version,
+    VersionInfo,
+)
 
 
-class VersionConflictError(Exception):
+class StoreConflictError(Exception):
+    """Base of what a change meets whose condition does not hold any more; nothing was changed."""
+
+
+class VersionConflictError(StoreConflictError):
     """The newest version of the key is not the one the commit was conditional on."""
 
     def __init__(self, key: ConfigKey, base: int, newest: int) -> None:
@@ -23,7 +39,22 @@ class VersionConflictError(Exception):
         self.newest = newest
 
 
-class KeyConflictError(Exception):
+class SchemaConflictError(StoreConflictError):
+    """The newest schema of the key is not the one the commit was conditional on."""
+
+    def __init__(self, key: ConfigKey, base: int, newest: int) -> None:
+        super().__init__(f"{key}: newest schema is {newest}, the change was made under {base}")
+        self.newest = newest
+
+
+class DraftConflictError(StoreConflictError):
+    """The draft of the key is not the one the change was conditional on."""
+
+    def __init__(self, key: ConfigKey) -> None:
+        super().__init__(f"{key}: its draft was changed meanwhile")
+
+
+class KeyConflictError(StoreConflictError):
     """The keys of the token are not those that the rotation was made on."""
 
     def __init__(self, token_id: int) -> None:
@@ -31,13 +62,14 @@ class KeyConflictError(Exception):
 
 
 class ConfigStore(Protocol):
-    """The memory of record: an append-only log, every version of every config, and the tokens.
+    """The memory of record: an append-only log, every version and schema of every config, its draft, and the tokens.
 
     Laws, each proved by the contract suite:
 
     - A commit is one transaction: version, revision and log entry become durable together, before the call returns.
     - Revisions are 1, 2, 3 … without gaps within an epoch, and commit order is revision order.
-    - A committed version never changes and is never lost.
+    - A committed version or schema never changes and is never lost.
+    - A draft is durable like them, but takes no revision: nobody is served one.
     - Any failure raises a ``domain.errors.StoreError`` and leaves the store as it was.
 
     All methods may be called from one event loop, concurrently.
@@ -59,7 +91,24 @@ class ConfigStore(Protocol):
         """Return the sealed check value of this store; a store that has none yet keeps ``candidate`` and returns it."""
 
     async def commit_version(self, change: NewVersion) -> Version:
-        """Append a version. Raises VersionConflictError when ``change.base`` is not the newest version of its key."""
+        """Append a version; a draft that it publishes is gone with the same transaction.
+
+        Raises VersionConflictError when ``change.base`` is not the newest version of its key; SchemaConflictError when
+        ``change.schema`` is given and not the number of its newest schema; DraftConflictError when ``change.draft`` is
+        given and not what its draft is.
+        """
+
+    async def commit_schema(self, change: NewSchema) -> StoredSchema:
+        """Append a schema. Raises SchemaConflictError when ``change.base`` is not the newest one of its key."""
+
+    async def draft(self, key: ConfigKey) -> Draft | None:
+        """Return the draft of ``key``, or None."""
+
+    async def replace_draft(self, key: ConfigKey, before: bytes | None, after: Draft | None) -> None:
+        """Make ``after`` the draft of ``key``; None leaves it without one. Takes no revision.
+
+        Raises DraftConflictError when the draft there is was not sealed as ``before`` (None: there is none).
+        """
 
     async def commit_token(self, token: NewToken) -> tuple[StoredToken, LogEntry]:
         """Append a token; ids count from 1 and are never used again."""
@@ -85,6 +134,15 @@ class ConfigStore(Protocol):
 
     async def version(self, key: ConfigKey, number: int) -> Version | None:
         """Return one version of ``key``, or None."""
+
+    def newest_schemas(self) -> AsyncIterator[StoredSchema]:
+        """Yield the newest schema of every key that ever had one, removals included."""
+
+    async def schemas(self, key: ConfigKey) -> list[SchemaInfo]:
+        """Return every schema of ``key`` without what it says, oldest first; empty when there is none."""
+
+    async def schema(self, key: ConfigKey, number: int) -> StoredSchema | None:
+        """Return one schema of ``key``, which may be a removal, or None."""
 
     async def tokens(self) -> list[StoredToken]:
         """Return every token, revoked ones included, by id."""

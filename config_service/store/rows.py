@@ -18,16 +18,22 @@ from ..domain.errors import InvalidRequestError, StoreCorruptError
 from ..domain.keys import ConfigKey
 from ..domain.records import (
     ChangeKind,
+    Draft,
     LogEntry,
+    NewSchema,
     NewToken,
     NewVersion,
+    SchemaInfo,
     StoredKey,
+    StoredSchema,
     StoredToken,
     Version,
     VersionInfo,
 )
 from ..domain.scopes import Scope
 
+_ABOUT_SCHEMAS: Final = frozenset({ChangeKind.SCHEMA_SET, ChangeKind.SCHEMA_REMOVED})
+"""Kinds of log entries whose column ``version`` holds the number of a schema."""
 _MALFORMED: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError, InvalidRequestError)
 
 
@@ -61,7 +67,7 @@ def log_values(entry: LogEntry) -> dict[str, object]:
         "name": key.name if key else None,
         "environment": key.environment if key else None,
         "label": key.label if key else None,
-        "version": entry.version,
+        "version": entry.version if entry.schema is None else entry.schema,
         "token_id": entry.token_id,
     }
 
@@ -164,18 +170,96 @@ def read_version_info(row: RowMapping) -> VersionInfo:
 def read_log_entry(row: RowMapping) -> LogEntry:
     """Return the entry that a row of ``log`` keeps. Raises StoreCorruptError."""
     try:
+        kind = ChangeKind(row["kind"])
+        about_schema = kind in _ABOUT_SCHEMAS
         return LogEntry(
             revision=row["revision"],
-            kind=ChangeKind(row["kind"]),
+            kind=kind,
             changed_by=row["changed_by"],
             timestamp=parse_timestamp(row["timestamp"]),
             key=None if row["name"] is None else ConfigKey(row["name"], row["environment"], row["label"]),
-            version=row["version"],
+            version=None if about_schema else row["version"],
             token_id=row["token_id"],
+            schema=row["version"] if about_schema else None,
         )
     except _MALFORMED:
         pass
     raise _damaged(f"the log entry of revision {row['revision']}")
+
+
+def draft_values(draft: Draft) -> dict[str, object]:
+    """Return the row of ``drafts`` that keeps ``draft``."""
+    return {
+        **key_values(draft.key),
+        "base": draft.base,
+        "changed_by": draft.changed_by,
+        "timestamp": format_timestamp(draft.timestamp),
+        "document": draft.document,
+    }
+
+
+def schema_values(schema: StoredSchema) -> dict[str, object]:
+    """Return the row of ``schemas`` that keeps ``schema``."""
+    return {
+        **key_values(schema.key),
+        "number": schema.number,
+        "revision": schema.revision,
+        "changed_by": schema.changed_by,
+        "timestamp": format_timestamp(schema.timestamp),
+        "schema": schema.schema,
+    }
+
+
+def committed_schema(change: NewSchema, revision: int) -> StoredSchema:
+    """Return ``change`` as the schema it becomes at ``revision``."""
+    return StoredSchema(change.key, change.number, revision, change.changed_by, change.timestamp, change.schema)
+
+
+def read_draft(row: RowMapping) -> Draft:
+    """Return the draft that a row of ``drafts`` keeps. Raises StoreCorruptError."""
+    try:
+        return Draft(
+            key=ConfigKey(row["name"], row["environment"], row["label"]),
+            base=row["base"],
+            document=bytes(row["document"]),
+            changed_by=row["changed_by"],
+            timestamp=parse_timestamp(row["timestamp"]),
+        )
+    except _MALFORMED:
+        pass
+    raise _damaged("a draft")
+
+
+def read_schema(row: RowMapping) -> StoredSchema:
+    """Return the schema that a row of ``schemas`` keeps. Raises StoreCorruptError."""
+    try:
+        return StoredSchema(
+            key=ConfigKey(row["name"], row["environment"], row["label"]),
+            number=row["number"],
+            revision=row["revision"],
+            changed_by=row["changed_by"],
+            timestamp=parse_timestamp(row["timestamp"]),
+            schema=_bytes_or_none(row["schema"]),
+        )
+    except _MALFORMED:
+        pass
+    raise _damaged(f"the schema of revision {row['revision']}")
+
+
+def read_schema_info(row: RowMapping) -> SchemaInfo:
+    """Return what a row of ``schemas`` tells with ``removed`` in the place of its schema. Raises StoreCorruptError."""
+    try:
+        return SchemaInfo(
+            key=ConfigKey(row["name"], row["environment"], row["label"]),
+            number=row["number"],
+            revision=row["revision"],
+            changed_by=row["changed_by"],
+            timestamp=parse_timestamp(row["timestamp"]),
+            removed=bool(row["removed"]),
+        )
+    except _MALFORMED:
+        pass
+    raise _damaged(f"the schema of revision {row['revision']}")
 
 
 def read_token(row: RowMapping) -> StoredToken:

@@ -78,6 +78,36 @@ versions: Final = Table(
 """The primary key answers "which is the newest of this key" from its index alone. ``document`` stands last, where a row
 that spills over pages is cut, so that everything else is read without the document."""
 
+drafts: Final = Table(
+    "drafts",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("base", _NUMBER, nullable=False),
+    Column("changed_by", _NUMBER, nullable=False),
+    Column("timestamp", Text, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("name", "environment", "label"),
+)
+"""The draft of a config, if it has one. No log tells of drafts, since nobody is served one."""
+
+schemas: Final = Table(
+    "schemas",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("number", _NUMBER, nullable=False),
+    Column("revision", _NUMBER, ForeignKey("log.revision"), nullable=False, unique=True),
+    Column("changed_by", _NUMBER, nullable=False),
+    Column("timestamp", Text, nullable=False),
+    Column("schema", LargeBinary),
+    PrimaryKeyConstraint("name", "environment", "label", "number"),
+    CheckConstraint("number > 0", name="from_one"),
+)
+"""Every schema of every config; ``schema`` NULL is a removal. Its log entry holds the number as its ``version``."""
+
 tokens: Final = Table(
     "tokens",
     metadata,

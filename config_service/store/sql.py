@@ -8,46 +8,89 @@ that a thread has begun is finished, one still waiting for its turn is dropped.
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Executable, and_, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Executable,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 
 from config_client.protocol import Position, format_timestamp
 
-from ..domain.errors import ServiceError, StoreError
+from ..domain.errors import StoreError
 from ..domain.keys import ConfigKey
 from ..domain.records import (
     ChangeKind,
+    Draft,
     KeyRotation,
     LogEntry,
+    NewSchema,
     NewToken,
     NewVersion,
+    SchemaInfo,
+    StoredSchema,
     StoredToken,
     Version,
     VersionInfo,
 )
-from . import migrations, rows
-from .protocol import KeyConflictError, VersionConflictError
-from .schema import history, log, tokens, versions
+from . import rows
+from .protocol import (
+    DraftConflictError,
+    KeyConflictError,
+    SchemaConflictError,
+    VersionConflictError,
+)
+from .schema import drafts, history, log, schemas, tokens, versions
+from .session import Session
 from .sqlite import SqliteFile
 
 T = TypeVar("T")
 
-_READERS: Final = 4
 _PAGE: Final = 64
 """Versions read at a time, so that iterating holds some documents and no connection."""
 _MAX_NUMBER: Final = 2**63 - 1
 """The largest integer of a database. Nothing larger is in it, and binding it would be an error."""
 
-_KEY: Final = (versions.c.name, versions.c.environment, versions.c.label)
-_OF_KEY: Final = and_(*(column == bindparam(f"of_{column.name}") for column in _KEY))
+
+def _key(table: Table) -> tuple[Column[str], ...]:
+    return table.c.name, table.c.environment, table.c.label
+
+
+def _is_key(table: Table) -> ColumnElement[bool]:
+    return and_(*(column == bindparam(f"of_{column.key}") for column in _key(table)))
+
+
+def _newest_page(table: Table, number: Column[int]) -> Select[Any]:
+    """Return the statement for the rows with the highest ``number`` of the keys that come next, ordered by key."""
+    key = _key(table)
+    page = (
+        select(*key, func.max(number).label("newest"))
+        .where(tuple_(*key) > tuple_(*(bindparam(f"of_{column.key}", type_=column.type) for column in key)))
+        .group_by(*key)
+        .order_by(*key)
+        .limit(_PAGE)
+        .subquery()
+    )
+    same_key = (page.c[column.key] == column for column in key)
+    return select(table).join(page, and_(number == page.c.newest, *same_key)).order_by(*key)
+
+
+_OF_KEY: Final = _is_key(versions)
 
 _NEXT_REVISION: Final = update(history).values(revision=history.c.revision + 1).returning(history.c.revision)
 _NEXT_TOKEN: Final = (
@@ -78,18 +121,21 @@ _ROTATE: Final = (
     .where(tokens.c.id == bindparam("of_id"), tokens.c["keys"] == bindparam("base"), tokens.c.revoked_at.is_(None))
     .values(keys=bindparam("newest"))
 )
+_NEWEST_PAGE: Final = _newest_page(versions, versions.c.version)
 
-_page = (
-    select(*_KEY, func.max(versions.c.version).label("version"))
-    .where(tuple_(*_KEY) > tuple_(*(bindparam(f"of_{column.name}", type_=column.type) for column in _KEY)))
-    .group_by(*_KEY)
-    .order_by(*_KEY)
-    .limit(_PAGE)
-    .subquery()
+_DRAFT: Final = select(drafts).where(_is_key(drafts))
+_REMOVE_DRAFT: Final = delete(drafts).where(_is_key(drafts), drafts.c.document == bindparam("before"))
+_NEWEST_SCHEMA: Final = select(func.coalesce(func.max(schemas.c.number), 0)).where(_is_key(schemas))
+_NEWEST_SCHEMAS: Final = _newest_page(schemas, schemas.c.number)
+_SCHEMAS: Final = (
+    select(
+        *(column for column in schemas.c if column is not schemas.c.schema),
+        schemas.c.schema.is_(None).label("removed"),
+    )
+    .where(_is_key(schemas))
+    .order_by(schemas.c.number)
 )
-_NEWEST_PAGE: Final = (
-    select(versions).join(_page, and_(*(versions.c[column.name] == column for column in _page.c))).order_by(*_KEY)
-)
+_SCHEMA: Final = select(schemas).where(_is_key(schemas), schemas.c.number == bindparam("wanted"))
 
 
 class SqlStore:
@@ -100,7 +146,7 @@ class SqlStore:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._session: _Session | None = None
+        self._session: Session | None = None
         SqliteFile.from_url(url)
 
     async def open(self) -> None:
@@ -109,7 +155,7 @@ class SqlStore:
         Raises StoreLockedError, StoreCorruptError or StoreError.
         """
         if self._session is None:
-            session = _Session(SqliteFile.from_url(self._url))
+            session = Session(SqliteFile.from_url(self._url))
             try:
                 await session.start()
             except BaseException:
@@ -143,13 +189,21 @@ class SqlStore:
         return await self._write(write)
 
     async def commit_version(self, change: NewVersion) -> Version:
-        """Append a version. Raises VersionConflictError when ``change.base`` is not the newest version of its key."""
+        """Append a version; a draft that it publishes is gone with the same transaction.
+
+        Raises VersionConflictError when ``change.base`` is not the newest version of its key; SchemaConflictError or
+        DraftConflictError when ``change.schema`` or ``change.draft`` is given and not what there is.
+        """
 
         def write(connection: Connection) -> Version:
             revision = connection.execute(_NEXT_REVISION).scalar_one()
             newest = connection.execute(_NEWEST, _of(change.key)).scalar_one()
             if newest != change.base:
                 raise VersionConflictError(change.key, change.base, newest)
+            if change.schema is not None:
+                _require_schema(connection, change.key, change.schema)
+            if change.draft is not None:
+                _remove_draft(connection, change.key, change.draft)
             version = rows.committed_version(change, revision)
             entry = LogEntry(
                 revision, change.kind, change.changed_by, change.timestamp, key=change.key, version=version.version
@@ -159,6 +213,49 @@ class SqlStore:
             return version
 
         return await self._write(write)
+
+    async def commit_schema(self, change: NewSchema) -> StoredSchema:
+        """Append a schema. Raises SchemaConflictError when ``change.base`` is not the newest one of its key."""
+
+        def write(connection: Connection) -> StoredSchema:
+            revision = connection.execute(_NEXT_REVISION).scalar_one()
+            _require_schema(connection, change.key, change.base)
+            schema = rows.committed_schema(change, revision)
+            entry = LogEntry(
+                revision, change.kind, change.changed_by, change.timestamp, key=change.key, schema=schema.number
+            )
+            connection.execute(insert(log), rows.log_values(entry))
+            connection.execute(insert(schemas), rows.schema_values(schema))
+            return schema
+
+        return await self._write(write)
+
+    async def draft(self, key: ConfigKey) -> Draft | None:
+        """Return the draft of ``key``, or None."""
+
+        def read(connection: Connection) -> Draft | None:
+            row = connection.execute(_DRAFT, _of(key)).mappings().first()
+            return None if row is None else rows.read_draft(row)
+
+        return await self._read(read)
+
+    async def replace_draft(self, key: ConfigKey, before: bytes | None, after: Draft | None) -> None:
+        """Make ``after`` the draft of ``key``; None leaves it without one. Takes no revision.
+
+        Raises DraftConflictError when the draft there is was not sealed as ``before`` (None: there is none).
+        """
+
+        def write(connection: Connection) -> None:
+            # Taking the lock of the one row makes this transaction the only writer, in any database.
+            connection.execute(update(history).values(revision=history.c.revision))
+            if before is not None:
+                _remove_draft(connection, key, before)
+            elif connection.execute(_DRAFT, _of(key)).first() is not None:
+                raise DraftConflictError(key)
+            if after is not None:
+                connection.execute(insert(drafts), rows.draft_values(after))
+
+        await self._write(write)
 
     async def commit_token(self, token: NewToken) -> tuple[StoredToken, LogEntry]:
         """Append a token; ids count from 1 and are never used again.
@@ -251,6 +348,30 @@ class SqlStore:
         found = await self._read_versions(_VERSION, {**_of(key), "number": number})
         return found[0] if found else None
 
+    async def newest_schemas(self) -> AsyncIterator[StoredSchema]:
+        """Yield the newest schema of every key that ever had one, removals included, ordered by key."""
+        last: ConfigKey | None = ConfigKey("", "", "")
+        while last is not None:
+            page = await self._read_schemas(_NEWEST_SCHEMAS, _of(last))
+            for schema in page:
+                yield schema
+            last = page[-1].key if len(page) == _PAGE else None
+
+    async def schemas(self, key: ConfigKey) -> list[SchemaInfo]:
+        """Return every schema of ``key`` without what it says, oldest first; empty when there is none."""
+
+        def read(connection: Connection) -> list[SchemaInfo]:
+            return [rows.read_schema_info(row) for row in connection.execute(_SCHEMAS, _of(key)).mappings()]
+
+        return await self._read(read)
+
+    async def schema(self, key: ConfigKey, number: int) -> StoredSchema | None:
+        """Return one schema of ``key``, which may be a removal, or None."""
+        if not _is_number(number):
+            return None
+        found = await self._read_schemas(_SCHEMA, {**_of(key), "wanted": number})
+        return found[0] if found else None
+
     async def tokens(self) -> list[StoredToken]:
         """Return every token, revoked ones included, by id."""
 
@@ -274,95 +395,33 @@ class SqlStore:
 
         return await self._read(read)
 
+    async def _read_schemas(self, statement: Executable, values: dict[str, object]) -> list[StoredSchema]:
+        def read(connection: Connection) -> list[StoredSchema]:
+            return [rows.read_schema(row) for row in connection.execute(statement, values).mappings()]
+
+        return await self._read(read)
+
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await self._open_session().read(work)
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
         return await self._open_session().write(work)
 
-    def _open_session(self) -> _Session:
+    def _open_session(self) -> Session:
         if self._session is None:
             raise StoreError("the store is not open; open it before use, and use it no more once it is closed")
         return self._session
 
 
-class _Session:
-    """What a store holds between ``open`` and ``close``: the database, its connections and the threads they run on."""
-
-    def __init__(self, database: SqliteFile) -> None:
-        self._database = database
-        self._writes = database.writing_engine()
-        self._reads = database.reading_engine(_READERS)
-        self._writer = ThreadPoolExecutor(1, "config-store-writer")
-        self._readers = ThreadPoolExecutor(_READERS, "config-store-reader")
-
-    async def start(self) -> None:
-        """Take the lock, see that the file is ours and whole, and bring its schema up to date."""
-        await self._run(self._writer, self._prepare)
-
-    async def end(self) -> None:
-        """Finish what is under way, close every connection, give the lock back. Goes on when it is cancelled."""
-        released = self._writer.submit(self._guarded, self._release)
-        self._writer.shutdown(wait=False)
-        await asyncio.shield(asyncio.wrap_future(released))
-
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Return what ``work`` reads. It sees every commit made before."""
-
-        def run() -> T:
-            with self._reads.connect() as connection:
-                return work(connection)
-
-        return await self._run(self._readers, run)
-
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Return what ``work`` returns once its transaction is durable; when it raises, nothing has happened."""
-
-        def run() -> T:
-            with self._writes.begin() as connection:
-                return work(connection)
-
-        return await self._run(self._writer, run)
-
-    async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(threads, self._guarded, work)
-
-    def _guarded(self, work: Callable[[], T]) -> T:
-        """Run ``work``, turning what a library raises into a StoreError.
-
-        Raises it outside the handler: the errors of SQLAlchemy and of drivers hold statements and parameters.
-        """
-        try:
-            return work()
-        except (ServiceError, VersionConflictError, KeyConflictError):
-            raise
-        except Exception as error:
-            failure = self._database.failure(error)
-        raise failure
-
-    def _prepare(self) -> None:
-        self._database.acquire()
-        with self._reads.connect() as connection:
-            current = self._database.admit(connection) and migrations.is_current(connection)
-            self._database.prepare(connection)
-        if not current:
-            with self._database.migrating() as connection:
-                migrations.upgrade(connection)
-                if connection.execute(select(history.c.id)).first() is None:
-                    connection.execute(insert(history).values(id=1, epoch=new_epoch(), revision=0, last_token_id=0))
-
-    def _release(self) -> None:
-        try:
-            self._readers.shutdown()
-            self._reads.dispose()
-            self._writes.dispose()
-        finally:
-            self._database.release()
+def _require_schema(connection: Connection, key: ConfigKey, number: int) -> None:
+    newest = connection.execute(_NEWEST_SCHEMA, _of(key)).scalar_one()
+    if newest != number:
+        raise SchemaConflictError(key, number, newest)
 
 
-def new_epoch() -> str:
-    """Return an epoch that begins now: 48 bits of milliseconds since 1970 and 48 random bits, as 24 hex characters."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
+def _remove_draft(connection: Connection, key: ConfigKey, sealed: bytes) -> None:
+    if connection.execute(_REMOVE_DRAFT, {**_of(key), "before": sealed}).rowcount == 0:
+        raise DraftConflictError(key)
 
 
 def _of(key: ConfigKey) -> dict[str, object]:

@@ -16,6 +16,14 @@ import pytest
 # Before the import: so a broken law shows the values it was broken by.
 pytest.register_assert_rewrite("config_service.testing.store_contract")
 
-from .store_contract import StoreContract, check_laws, new_rotation, new_token, new_version  # noqa: E402
+from .store_contract import (  # noqa: E402
+    StoreContract,
+    check_laws,
+    new_draft,
+    new_rotation,
+    new_schema,
+    new_token,
+    new_version,
+)
 
-__all__ = ["StoreContract", "check_laws", "new_rotation", "new_token", "new_version"]
+__all__ = ["StoreContract", "check_laws", "new_draft", "new_rotation", "new_schema", "new_token", "new_version"]

@@ -25,10 +25,14 @@ from config_service.app import Application, create_app
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import (
     ChangeKind,
+    Draft,
     KeyRotation,
     LogEntry,
+    NewSchema,
     NewToken,
     NewVersion,
+    SchemaInfo,
+    StoredSchema,
     StoredToken,
     Version,
     VersionInfo,
@@ -38,7 +42,12 @@ from config_service.operations import Operations
 from config_service.security.tokens import MintedToken
 from config_service.server import build_server, listen
 from config_service.settings import Settings
-from config_service.store.protocol import KeyConflictError, VersionConflictError
+from config_service.store.protocol import (
+    DraftConflictError,
+    KeyConflictError,
+    SchemaConflictError,
+    VersionConflictError,
+)
 
 EPOCH = "0123456789ab0123456789ab"
 MASTER_KEY = "5a" * 32
@@ -56,6 +65,8 @@ class MemoryStore:
         self.epoch = EPOCH
         self.entries: list[LogEntry] = []
         self.held: dict[ConfigKey, list[Version]] = {}
+        self.held_drafts: dict[ConfigKey, Draft] = {}
+        self.held_schemas: dict[ConfigKey, list[StoredSchema]] = {}
         self.held_tokens: list[StoredToken] = []
         self.check: bytes | None = None
         self.opened = 0
@@ -84,6 +95,11 @@ class MemoryStore:
         versions = self.held.setdefault(change.key, [])
         if change.base != len(versions):
             raise VersionConflictError(change.key, change.base, len(versions))
+        if change.schema is not None:
+            self._require_schema(change.key, change.schema)
+        if change.draft is not None:
+            self._require_draft(change.key, change.draft)
+            del self.held_drafts[change.key]
         version = Version(
             key=change.key,
             version=change.version,
@@ -97,6 +113,27 @@ class MemoryStore:
         versions.append(version)
         self._log(change.kind, change.changed_by, change.timestamp, key=change.key, version=change.version)
         return version
+
+    async def commit_schema(self, change: NewSchema) -> StoredSchema:
+        await self._pass()
+        self._require_schema(change.key, change.base)
+        entry = self._log(change.kind, change.changed_by, change.timestamp, key=change.key, schema=change.number)
+        schema = StoredSchema(
+            change.key, change.number, entry.revision, change.changed_by, change.timestamp, change.schema
+        )
+        self.held_schemas.setdefault(change.key, []).append(schema)
+        return schema
+
+    async def draft(self, key: ConfigKey) -> Draft | None:
+        self._raise(self.fail_reads)
+        return self.held_drafts.get(key)
+
+    async def replace_draft(self, key: ConfigKey, before: bytes | None, after: Draft | None) -> None:
+        await self._pass()
+        self._require_draft(key, before)
+        self.held_drafts.pop(key, None)
+        if after is not None:
+            self.held_drafts[key] = after
 
     async def commit_token(self, token: NewToken) -> tuple[StoredToken, LogEntry]:
         await self._pass()
@@ -142,12 +179,34 @@ class MemoryStore:
         self._raise(self.fail_reads)
         return next((one for one in self.held.get(key, []) if one.version == number), None)
 
+    async def newest_schemas(self) -> AsyncIterator[StoredSchema]:
+        for schemas in list(self.held_schemas.values()):
+            yield schemas[-1]
+
+    async def schemas(self, key: ConfigKey) -> list[SchemaInfo]:
+        self._raise(self.fail_reads)
+        return [schema.info for schema in self.held_schemas.get(key, [])]
+
+    async def schema(self, key: ConfigKey, number: int) -> StoredSchema | None:
+        self._raise(self.fail_reads)
+        return next((one for one in self.held_schemas.get(key, []) if one.number == number), None)
+
     async def tokens(self) -> list[StoredToken]:
         return list(self.held_tokens)
 
     async def token(self, token_id: int) -> StoredToken | None:
         self._raise(self.fail_reads)
         return next((token for token in self.held_tokens if token.id == token_id), None)
+
+    def _require_schema(self, key: ConfigKey, number: int) -> None:
+        newest = len(self.held_schemas.get(key, []))
+        if newest != number:
+            raise SchemaConflictError(key, number, newest)
+
+    def _require_draft(self, key: ConfigKey, sealed: bytes | None) -> None:
+        held = self.held_drafts.get(key)
+        if (None if held is None else held.document) != sealed:
+            raise DraftConflictError(key)
 
     async def _pass(self) -> None:
         self.held_up.set()
@@ -168,8 +227,9 @@ class MemoryStore:
         key: ConfigKey | None = None,
         version: int | None = None,
         token_id: int | None = None,
+        schema: int | None = None,
     ) -> LogEntry:
-        entry = LogEntry(len(self.entries) + 1, kind, changed_by, timestamp, key, version, token_id)
+        entry = LogEntry(len(self.entries) + 1, kind, changed_by, timestamp, key, version, token_id, schema)
         self.entries.append(entry)
         return entry
 

@@ -151,6 +151,43 @@ async def test_no_error_of_the_operations_holds_a_secret(service: Any, caplog: p
     assert_clean(logged(caplog), secrets)
 
 
+async def test_drafts_and_schemas_are_told_to_those_who_ask_for_them_and_to_nobody_else(
+    service: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two answers hold a draft; no other one, no log line, no repr and nothing at rest does, whatever fails."""
+    http = service.client(service.admin)
+    draft, schema = "/api/v1/manage/configs/orders/draft", "/api/v1/manage/configs/orders/schema"
+    merge = {"Content-Type": "application/merge-patch+json"}
+    patch = {"Content-Type": "application/json-patch+json"}
+    await service.publish("orders", b'{"nested": {}}')
+    answers = [await http.put(draft, content=RAW)]
+    for body in BAD.values():
+        answers.append(await http.put(draft, content=body))
+        answers.append(await http.patch(draft, content=body, headers=merge))
+        answers.append(await http.patch(draft, content=body, headers=patch))
+        answers.append(await http.put(schema, content=body))
+        answers.append(await http.post(f"{draft}/revert", content=body))
+    answers.append(await http.put(draft, content=RAW))
+    faulty = ({"op": "test", "path": "/password", "value": [CANARY]}, {"op": CANARY}, {"path": f"/{CANARY}"})
+    answers += [await http.patch(draft, json=[operation], headers=patch) for operation in faulty]
+    answers.append(await http.put(schema, json={"properties": {"password": {"enum": [CANARY * 2]}}}))
+    answers += [await http.post(f"{draft}/{action}") for action in ("validate", "publish")]
+    service.store.fail = RuntimeError(CANARY)
+    answers.append(await http.put(draft, content=RAW))
+    answers += [await http.get(path) for path in (draft, schema, f"{schema}/history")]
+    assert {answer.status_code for answer in answers} == {200, 201, 400, 409, 413, 422, 500}
+    secrets = secrets_of(service.admin)
+    for answer in answers:
+        assert_clean(answer.text + repr(answer.headers), secrets)
+    assert_clean(logged(caplog), secrets)
+    found = await service.operations.drafts.read(service.admin.token, ORDERS)
+    validation = await service.operations.drafts.validate(service.admin.token, ORDERS)
+    held = service.operations.schemas._schemas.get(ORDERS)
+    for one in (found, validation, held, held.compiled, *service.store.held_drafts.values()):
+        assert_clean(repr(one), secrets)
+    assert_clean(repr(service.store.held_schemas), secrets)
+
+
 async def test_a_rotation_shows_its_key_to_its_caller_and_to_nobody_else(
     service: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

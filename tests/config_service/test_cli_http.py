@@ -99,7 +99,7 @@ def service() -> Iterator[Script]:
             self.end_headers()
             self.wfile.write(script.body)
 
-        do_GET = do_PUT = do_POST = do_DELETE = _reply  # noqa: N815 - names of http.server
+        do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _reply  # noqa: N815 - names of http.server
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             return
@@ -181,6 +181,14 @@ def test_publish_can_be_conditional(service: Script, option: list[str], header: 
         ("token", "rotate-key", "7", "--overlap", "-1h"),
         ("token", "rotate-key", "7", "--overlap", "90"),
         ("token", "rotate-key", "7", "--overlap", "999999999w"),
+        ("draft", "show", "orders", "--document", "--json"),
+        ("draft", "set", "orders", "/nowhere/at/all.json"),
+        ("draft", "set", "orders", "-", "--base", "-1"),
+        ("draft", "discard", "orders"),
+        ("draft", "revert", "orders", "--version", "0"),
+        ("schema", "show", "orders", "--document", "--json"),
+        ("schema", "set", "orders", "/nowhere/at/all.json"),
+        ("schema", "remove", "orders"),
         ("list", "--nonsense"),
         ("nonsense",),
     ],
@@ -256,6 +264,17 @@ def test_list_and_history_print_tab_separated_lines_into_a_pipe(service: Script)
         ("rollback", "orders", "1"),
         ("delete", "orders", "--yes"),
         ("publish", "orders", "-"),
+        ("draft", "show", "orders"),
+        ("draft", "set", "orders", "-"),
+        ("draft", "patch", "orders", "-"),
+        ("draft", "discard", "orders", "--yes"),
+        ("draft", "publish", "orders"),
+        ("draft", "revert", "orders"),
+        ("diff", "orders"),
+        ("schema", "show", "orders"),
+        ("schema", "set", "orders", "-"),
+        ("schema", "remove", "orders", "--yes"),
+        ("schema", "history", "orders"),
         ("token", "list"),
         ("token", "create", "x"),
         ("token", "revoke", "7"),
@@ -279,6 +298,82 @@ def test_rollback_names_the_version(service: Script) -> None:
     assert sent.headers["If-Match"] == '"2"'
 
 
+@pytest.mark.parametrize(
+    ("args", "method", "path", "query", "body"),
+    [
+        (("draft", "show", "orders"), "GET", "draft", {}, b""),
+        (("draft", "show", "orders", "--document"), "GET", "draft/document", {}, b""),
+        (("draft", "set", "orders", "-", "--base", "0"), "PUT", "draft", {"base": ["0"]}, b"{ }"),
+        (("draft", "patch", "orders", "-"), "PATCH", "draft", {}, b"{ }"),
+        (("draft", "discard", "orders", "--yes"), "DELETE", "draft", {}, b""),
+        (("draft", "publish", "orders"), "POST", "draft/publish", {}, b""),
+        (("draft", "revert", "orders", "--version", "2"), "POST", "draft/revert", {}, b'{"version": 2}'),
+        (("diff", "orders"), "GET", "diff", {"from": ["running"], "to": ["staged"]}, b""),
+        (("schema", "show", "orders", "--version", "2"), "GET", "schema", {"version": ["2"]}, b""),
+        (("schema", "set", "orders", "-"), "PUT", "schema", {}, b"{ }"),
+        (("schema", "remove", "orders", "--yes"), "DELETE", "schema", {}, b""),
+        (("schema", "history", "orders"), "GET", "schema/history", {}, b""),
+    ],
+)
+def test_commands_of_drafts_and_schemas_send_what_they_say(
+    service: Script, args: tuple[str, ...], method: str, path: str, query: dict[str, list[str]], body: bytes
+) -> None:
+    """One request each, to the config's own route, with files byte for byte."""
+    service.answer(ROW | {"base": 1, "number": 1, "differences": [], "schemas": []})
+    result = run(service, *args, "-e", "prod", stdin=b"{ }")
+    assert (result.exit_code, result.stderr) == (0, "")
+    sent = service.request
+    assert (sent.method, sent.path) == (method, f"/api/v1/manage/configs/orders/{path}")
+    assert sent.query == {"environment": ["prod"]} | query
+    assert sent.body == body
+
+
+@pytest.mark.parametrize(("patch", "kind"), [(b'{"a": 1}', "merge-patch"), (b" \n[]", "json-patch")])
+def test_the_kind_of_a_patch_is_told_by_its_first_character(service: Script, patch: bytes, kind: str) -> None:
+    """A merge patch of a config is an object and a JSON Patch is an array, so nobody has to say which it is."""
+    service.answer(ROW | {"base": 3})
+    assert run(service, "draft", "patch", "orders", "-", stdin=patch).stdout == (
+        "orders (prod, main): draft on version 3\n"
+    )
+    assert service.request.headers["Content-Type"] == f"application/{kind}+json"
+
+
+def test_validating_a_draft_tells_every_place_and_exits_by_the_outcome(service: Script) -> None:
+    """0 when it could be published, 6 when it does not fit, 5 when another version came in between."""
+    told = ROW | {"base": 3, "newest": 3, "outdated": False, "valid": True, "schema_number": 2, "violations": []}
+    service.answer(told)
+    assert run(service, "draft", "validate", "orders").stdout == "orders (prod, main): the draft fits its schema\n"
+    service.answer(told | {"valid": False, "violations": [{"path": "/db/port", "keyword": "type"}, {"path": ""}]})
+    result = run(service, "draft", "validate", "orders")
+    assert (result.exit_code, result.stdout) == (ExitCode.INVALID, "/db/port: type\nthe document: -\n")
+    service.answer(told | {"outdated": True, "newest": 4})
+    result = run(service, "draft", "validate", "orders")
+    assert result.exit_code == ExitCode.CONFLICT
+    assert "version 3" in result.stderr
+    assert "version 4" in result.stderr
+
+
+def test_a_difference_is_a_table_of_places_with_values_as_json(service: Script) -> None:
+    """What was added has no old value and what was removed no new one; null is a value."""
+    service.answer(
+        {
+            "differences": [
+                {"op": "added", "path": "/é", "new": {"a": "ü"}},
+                {"op": "removed", "path": "/list/1", "old": None},
+                {"op": "changed", "path": "", "old": 1, "new": 1.0},
+            ]
+        }
+    )
+    result = run(service, "diff", "orders", "--from", "2", "--to", "running@prod")
+    assert result.stdout.splitlines() == [
+        "OP\tPATH\tOLD\tNEW",
+        'added\t/é\t-\t{"a": "ü"}',
+        "removed\t/list/1\tnull\t-",
+        "changed\t\t1\t1.0",
+    ]
+    assert service.request.query == {"from": ["2"], "to": ["running@prod"]}
+
+
 def test_delete_with_yes_does_not_ask(service: Script) -> None:
     """``--yes`` deletes at once; without it and without a terminal nothing is deleted (see wrong usage)."""
     service.answer(ROW | {"deleted": True})
@@ -290,7 +385,7 @@ def test_delete_with_yes_does_not_ask(service: Script) -> None:
 @pytest.mark.parametrize(("reply", "code"), [("y\n", 0), ("n\n", ExitCode.UNEXPECTED)])
 def test_delete_asks_on_a_terminal(service: Script, monkeypatch: pytest.MonkeyPatch, reply: str, code: int) -> None:
     """On a terminal the operator is asked, and a no deletes nothing."""
-    monkeypatch.setattr("config_service.cli.configs._is_interactive", lambda: True)
+    monkeypatch.setattr("config_service.cli.documents._is_interactive", lambda: True)
     service.answer(ROW | {"deleted": True})
     result = run(service, "delete", "orders", stdin=reply.encode())
     assert result.exit_code == code

@@ -206,7 +206,7 @@ async def race(service: Any, rounds: int) -> list[int]:
     async def late(change: NewVersion) -> Any:
         bases.append(change.base)
         if len(bases) <= rounds:
-            sealed = service.operations._vault.seal_document(b'{"other": %d}' % len(bases), change.key, change.base + 1)
+            sealed = service.app._vault.seal_document(b'{"other": %d}' % len(bases), change.key, change.base + 1)
             await commit(NewVersion(change.key, change.base, sealed, change.kind, 9, change.timestamp))
         return await commit(change)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from .concurrency import ConcurrencyLaws
 from .lifecycle import LifecycleLaws
-from .suite import check_laws, new_rotation, new_token, new_version
+from .staging import StagingLaws
+from .suite import check_laws, new_draft, new_rotation, new_schema, new_token, new_version
 from .tokens import TokenLaws
 from .versions import VersionLaws
 
-__all__ = ["StoreContract", "check_laws", "new_rotation", "new_token", "new_version"]
+__all__ = ["StoreContract", "check_laws", "new_draft", "new_rotation", "new_schema", "new_token", "new_version"]
 
 
-class StoreContract(LifecycleLaws, VersionLaws, ConcurrencyLaws, TokenLaws):
+class StoreContract(LifecycleLaws, VersionLaws, StagingLaws, ConcurrencyLaws, TokenLaws):
     """Inherit, name the class ``Test…``, say how to create a store and how to stall it; pytest does the rest."""

@@ -15,7 +15,18 @@ from config_client.protocol import Position
 from ...domain.errors import StoreError
 from ...domain.keys import ConfigKey
 from ...domain.records import ChangeKind, Version
-from .suite import NOON, StoreSuite, everything, new_rotation, new_token, new_version, scenario
+from .suite import (
+    NOON,
+    ORDERS,
+    StoreSuite,
+    everything,
+    new_draft,
+    new_rotation,
+    new_schema,
+    new_token,
+    new_version,
+    scenario,
+)
 
 
 class LifecycleLaws(StoreSuite):
@@ -33,7 +44,7 @@ class LifecycleLaws(StoreSuite):
 
     @scenario
     async def test_reopening_keeps_everything(self, tmp_path: Path) -> None:
-        """Position, log, versions, tokens and check value are the same after closing and opening again."""
+        """Everything that a store tells, its check value included, is the same after closing and opening again."""
         async with self.opened(tmp_path) as store:
             await store.commit_version(new_version())
             await store.commit_version(new_version(base=1, document=None, kind=ChangeKind.DELETED))
@@ -41,6 +52,9 @@ class LifecycleLaws(StoreSuite):
             created, _ = await store.commit_token(new_token())
             await store.rotate_token_keys(new_rotation(created))
             await store.revoke_token(1, 7, NOON)
+            await store.commit_schema(new_schema())
+            await store.commit_schema(new_schema(base=1, schema=None))
+            await store.replace_draft(ORDERS, None, new_draft(base=2))
             await store.seal_check(b"check")
             before = await everything(store)
         async with self.opened(tmp_path) as store:

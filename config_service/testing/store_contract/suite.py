@@ -21,11 +21,14 @@ from config_client.protocol import Position
 from ...domain.keys import ConfigKey
 from ...domain.records import (
     ChangeKind,
+    Draft,
     KeyRotation,
     LogEntry,
+    NewSchema,
     NewToken,
     NewVersion,
     StoredKey,
+    StoredSchema,
     StoredToken,
     Version,
     VersionInfo,
@@ -51,9 +54,25 @@ def new_version(
     kind: ChangeKind = ChangeKind.PUBLISHED,
     timestamp: datetime = NOON,
     source_version: int | None = None,
+    schema: int | None = None,
+    draft: bytes | None = None,
 ) -> NewVersion:
     """Return a change to commit."""
-    return NewVersion(key, base, document, kind, 7, timestamp, source_version)
+    return NewVersion(key, base, document, kind, 7, timestamp, source_version, schema, draft)
+
+
+def new_draft(
+    key: ConfigKey = ORDERS, base: int = 0, document: bytes = b"sealed draft", timestamp: datetime = NOON
+) -> Draft:
+    """Return a draft to put in place."""
+    return Draft(key, base, document, 7, timestamp)
+
+
+def new_schema(
+    key: ConfigKey = ORDERS, base: int = 0, schema: bytes | None = b"sealed schema", timestamp: datetime = NOON
+) -> NewSchema:
+    """Return a schema to commit."""
+    return NewSchema(key, base, schema, 7, timestamp)
 
 
 def new_token(
@@ -75,21 +94,34 @@ def new_rotation(
 
 
 async def check_laws(store: ConfigStore) -> None:
-    """Assert what holds for every store at rest: log, versions, tokens and position tell the same story."""
+    """Assert what holds for every store at rest: log, versions, schemas, tokens and position tell the same story."""
     log = await store.log(0, 1_000_000)
     assert [entry.revision for entry in log] == list(range(1, len(log) + 1))
     assert (await store.position()).revision == len(log)
 
     newest: dict[ConfigKey, Version] = {}
-    for key in dict.fromkeys(entry.key for entry in log if entry.key):
+    for key in dict.fromkeys(entry.key for entry in log if entry.key and entry.version):
         versions = await every_version(store, key)
         assert [version.version for version in versions] == list(range(1, len(versions) + 1))
-        assert [told(version) for version in versions] == [entry for entry in log if entry.key == key]
+        assert [told(version) for version in versions] == [entry for entry in log if entry.key == key and entry.version]
         assert await store.versions(key) == [version.info for version in versions]
         newest[key] = versions[-1]
     found = [version async for version in store.newest_versions()]
     assert len(found) == len(newest)
     assert {version.key: version for version in found} == newest
+
+    newest_schemas: dict[ConfigKey, StoredSchema] = {}
+    for key in dict.fromkeys(entry.key for entry in log if entry.key and entry.schema):
+        schemas = await every_schema(store, key)
+        assert [schema.number for schema in schemas] == list(range(1, len(schemas) + 1))
+        assert [told_schema(schema) for schema in schemas] == [
+            entry for entry in log if entry.key == key and entry.schema
+        ]
+        assert await store.schemas(key) == [schema.info for schema in schemas]
+        newest_schemas[key] = schemas[-1]
+    found_schemas = [schema async for schema in store.newest_schemas()]
+    assert len(found_schemas) == len(newest_schemas)
+    assert {schema.key: schema for schema in found_schemas} == newest_schemas
 
     tokens = await store.tokens()
     lives = {token.id: [entry.kind for entry in log if entry.token_id == token.id] for token in tokens}
@@ -111,6 +143,20 @@ async def every_version(store: ConfigStore, key: ConfigKey) -> list[Version]:
     return versions
 
 
+async def every_schema(store: ConfigStore, key: ConfigKey) -> list[StoredSchema]:
+    """Return every schema of ``key``, oldest first."""
+    schemas: list[StoredSchema] = []
+    while (schema := await store.schema(key, len(schemas) + 1)) is not None:
+        schemas.append(schema)
+    return schemas
+
+
+def told_schema(schema: StoredSchema) -> LogEntry:
+    """Return the log entry that tells ``schema``."""
+    kind = ChangeKind.SCHEMA_REMOVED if schema.removed else ChangeKind.SCHEMA_SET
+    return LogEntry(schema.revision, kind, schema.changed_by, schema.timestamp, key=schema.key, schema=schema.number)
+
+
 def told(version: Version) -> LogEntry:
     """Return the log entry that tells ``version``."""
     return LogEntry(
@@ -126,6 +172,8 @@ class Everything:
     log: list[LogEntry]
     versions: list[list[Version]]
     histories: list[list[VersionInfo]]
+    schemas: list[list[StoredSchema]]
+    drafts: list[Draft | None]
     tokens: list[StoredToken]
     check: bytes
 
@@ -137,6 +185,8 @@ async def everything(store: ConfigStore) -> Everything:
         await store.log(0, 1_000_000),
         [await every_version(store, version.key) async for version in store.newest_versions()],
         [await store.versions(version.key) async for version in store.newest_versions()],
+        [await every_schema(store, schema.key) async for schema in store.newest_schemas()],
+        [await store.draft(version.key) async for version in store.newest_versions()],
         await store.tokens(),
         await store.seal_check(b"check"),
     )

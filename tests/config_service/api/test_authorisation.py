@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from config_service.api import health, manage
+from config_service.api import drafts, health, manage, schemas
+from config_service.domain.keys import ConfigKey
 
 pytestmark = pytest.mark.anyio
 SERVICE = "/api/v1/service/configs"
@@ -29,6 +30,20 @@ ALLOWED: dict[tuple[str, str], set[str] | None] = {
     ("DELETE", f"{MANAGE}/configs/{{name}}"): {"write"},
     ("POST", f"{MANAGE}/configs/{{name}}/rollback"): {"write"},
     ("GET", f"{MANAGE}/configs/{{name}}/history"): {"write"},
+    ("GET", f"{MANAGE}/configs/{{name}}/draft"): {"write"},
+    ("GET", f"{MANAGE}/configs/{{name}}/draft/document"): {"write"},
+    ("PUT", f"{MANAGE}/configs/{{name}}/draft"): {"write"},
+    ("PATCH", f"{MANAGE}/configs/{{name}}/draft"): {"write"},
+    ("POST", f"{MANAGE}/configs/{{name}}/draft/validate"): {"write"},
+    ("POST", f"{MANAGE}/configs/{{name}}/draft/publish"): {"write"},
+    ("POST", f"{MANAGE}/configs/{{name}}/draft/revert"): {"write"},
+    ("DELETE", f"{MANAGE}/configs/{{name}}/draft"): {"write"},
+    ("GET", f"{MANAGE}/configs/{{name}}/diff"): {"write"},
+    ("GET", f"{MANAGE}/configs/{{name}}/schema"): {"write"},
+    ("GET", f"{MANAGE}/configs/{{name}}/schema/document"): {"write"},
+    ("GET", f"{MANAGE}/configs/{{name}}/schema/history"): {"write"},
+    ("PUT", f"{MANAGE}/configs/{{name}}/schema"): {"write"},
+    ("DELETE", f"{MANAGE}/configs/{{name}}/schema"): {"write"},
     ("POST", f"{MANAGE}/tokens"): {"admin"},
     ("GET", f"{MANAGE}/tokens"): {"admin"},
     ("POST", f"{MANAGE}/tokens/{{token_id}}/key"): {"admin"},
@@ -41,13 +56,18 @@ ALLOWED: dict[tuple[str, str], set[str] | None] = {
 BODY = {
     ("PUT", f"{MANAGE}/configs/{{name}}"): b'{"a": 1}',
     ("POST", f"{MANAGE}/configs/{{name}}/rollback"): b'{"version": 1}',
+    ("PUT", f"{MANAGE}/configs/{{name}}/draft"): b'{"a": 2}',
+    ("PATCH", f"{MANAGE}/configs/{{name}}/draft"): b'{"a": 3}',
+    ("PUT", f"{MANAGE}/configs/{{name}}/schema"): b'{"required": ["a"]}',
     ("POST", f"{MANAGE}/tokens"): b'{"name": "x"}',
 }
+HEADERS = {("PATCH", f"{MANAGE}/configs/{{name}}/draft"): {"Content-Type": "application/merge-patch+json"}}
 
 
 def test_the_table_has_every_route() -> None:
     """A new route of the framework needs a row here; those of the wire protocol stand in DESIGN and PROTOCOL."""
-    routes = [route for route in (*manage.router.routes, *health.router.routes) if isinstance(route, APIRoute)]
+    routers = (manage.router, drafts.router, schemas.router, health.router)
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     found = {(method, route.path) for route in routes for method in route.methods}
     assert found == {(method, path) for method, path in ALLOWED if not path.startswith(SERVICE)}
 
@@ -56,6 +76,8 @@ def test_the_table_has_every_route() -> None:
 async def tokens(service: Any) -> dict[str, Any]:
     """One token per right, one with every right elsewhere, and those that are no good any more."""
     await service.publish("orders", b'{"a": 0}')
+    await service.operations.drafts.replace(service.admin.token, ConfigKey("orders"), b'{"a": 1}')
+    await service.operations.schemas.set(service.admin.token, ConfigKey("orders"), b'{"required": []}')
     made = {right: await service.mint(f"orders@default:{right}") for right in sorted(RIGHTS)}
     made["elsewhere"] = await service.mint("other@*:read,export,write")
     made["expired"] = await service.mint("*@*:read,export,write,admin", expires_at=service.clock.now + timedelta(1))
@@ -73,11 +95,12 @@ async def test_a_route_answers_those_who_may_and_no_others(
     allowed = ALLOWED[(method, path)]
     url = path.format(name="orders", token_id=tokens["elsewhere"].token.id)
     content = BODY.get((method, path))
+    kind_of_content = HEADERS.get((method, path), {})
     refused = {"none": None, "unknown": "cst_unknown", "expired": tokens["expired"].secret}
     refused["revoked"] = tokens["revoked"].secret
     statuses = {}
     for kind, secret in refused.items():
-        headers = {"X-Service-Token": secret} if secret else {}
+        headers = kind_of_content | ({"X-Service-Token": secret} if secret else {})
         response = await service.client().request(method, url, content=content, headers=headers)
         statuses[kind] = response.status_code
     entries = len(service.store.entries)
@@ -85,11 +108,11 @@ async def test_a_route_answers_those_who_may_and_no_others(
     assert statuses == dict.fromkeys(refused, expected)
     for kind in ("elsewhere", *sorted(RIGHTS)):
         if allowed is not NO_TOKEN and kind not in allowed:
-            response = await service.client(tokens[kind]).request(method, url, content=content)
+            response = await service.client(tokens[kind]).request(method, url, content=content, headers=kind_of_content)
             assert response.status_code == 403, kind
     assert len(service.store.entries) == entries
     for kind in sorted(allowed or ()):
-        response = await service.client(tokens[kind]).request(method, url, content=content)
+        response = await service.client(tokens[kind]).request(method, url, content=content, headers=kind_of_content)
         assert response.status_code in {200, 201}, kind
 
 

@@ -14,6 +14,7 @@ from config_client.protocol import Position
 from config_service.delivery.feed import Change, Feed
 from config_service.delivery.hub import Hub
 from config_service.delivery.running import Running
+from config_service.delivery.schemas import Schemas
 from config_service.delivery.subscription import End, NamedInterest, QueuedReader
 from config_service.domain.errors import StoreCorruptError, StoreError
 from config_service.domain.keys import ConfigKey
@@ -34,7 +35,10 @@ class Memory:
         self.store, self.clock = store, clock
         self.running, self.tokens = Running(), TokenRegistry()
         self.hub = Hub(clock=clock, queue_frames=1000, heartbeat_interval=5.0)
-        self.feed = Feed(store=store, vault=VAULT, running=self.running, tokens=self.tokens, hub=self.hub)
+        self.schemas = Schemas()
+        self.feed = Feed(
+            store=store, vault=VAULT, running=self.running, schemas=self.schemas, tokens=self.tokens, hub=self.hub
+        )
 
     async def commit(self, base: int, content: bytes | None = b"{}", key: ConfigKey = ORDERS) -> Version:
         sealed = None if content is None else VAULT.seal_document(content, key, base + 1)

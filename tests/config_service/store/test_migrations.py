@@ -19,13 +19,15 @@ from sqlalchemy.exc import OperationalError
 
 from config_client.protocol import format_timestamp
 from config_service.domain.errors import StoreCorruptError, StoreError
+from config_service.domain.keys import ConfigKey
 from config_service.domain.records import ChangeKind, LogEntry, StoredKey, StoredToken
 from config_service.store import migrations
 from config_service.store.schema import metadata
 from config_service.store.sql import SqlStore
 from config_service.store.sqlite import SqliteFile
-from config_service.testing import check_laws, new_rotation, new_token, new_version
+from config_service.testing import check_laws, new_draft, new_rotation, new_schema, new_token, new_version
 
+ORDERS = ConfigKey("orders")
 NOON = datetime(2026, 2, 3, 12, tzinfo=timezone.utc)
 NEXT = """
 import sqlalchemy as sa
@@ -65,6 +67,9 @@ def fill(path: Path, base: int = 0) -> int:
         await store.open()
         await store.commit_version(new_version(base=base))
         await store.commit_version(new_version(base=base + 1, document=None))
+        await store.commit_schema(new_schema(base=len(await store.schemas(ORDERS))))
+        before = await store.draft(ORDERS)
+        await store.replace_draft(ORDERS, before and before.document, new_draft(base=base + 2))
         _, entry = await store.commit_token(new_token())
         await store.close()
         return entry.revision
@@ -143,7 +148,7 @@ def test_data_outlives_a_migration_up_and_down(table: str, database: SqliteFile,
     with database.migrating() as connection:
         assert migrations.is_current(connection)
         assert rows_of(connection) == before
-    assert fill(path, base=2) == 6
+    assert fill(path, base=2) == 8
 
 
 def test_a_migration_that_fails_leaves_the_old_schema(database: SqliteFile, path: Path) -> None:
@@ -176,7 +181,7 @@ def test_a_migration_that_would_break_a_reference_is_not_committed(database: Sql
     with pytest.raises(StoreCorruptError):
         lose_the_log()
     with database.migrating() as connection:
-        assert len(rows_of(connection)["log"]) == 3
+        assert len(rows_of(connection)["log"]) == 4
 
 
 def test_a_new_migration_begins_from_the_template(database: SqliteFile, path: Path) -> None:
@@ -276,3 +281,48 @@ def test_down_and_up_again_keeps_tokens_and_their_log(database: SqliteFile, path
     assert log_again == log
     assert [token.keys for token in tokens_again] == [token.keys[:1] for token in tokens]
     assert [entry.kind for entry in log][2:] == [ChangeKind.TOKEN_REKEYED] * 2
+
+
+def test_down_and_up_again_loses_drafts_and_schemas_and_no_revision(database: SqliteFile, path: Path) -> None:
+    """0002 knows neither: it reads the entry of a schema as a change of nothing, and every other one as before."""
+    fill(path)
+    _, log = told(path)
+    assert [entry.schema for entry in log] == [None, None, 1, None]
+    with database.migrating() as connection:
+        migrations.downgrade(connection, "0002")
+        assert not {"drafts", "schemas"} & set(inspect(connection).get_table_names())
+        entry = connection.execute(text("SELECT kind, name, version, token_id FROM log WHERE revision = 3")).one()
+        assert tuple(entry) == ("published", None, None, None)
+        migrations.upgrade(connection)
+        assert migrations.is_current(connection)
+    _, log_again = told(path)
+    assert [log_again[place] for place in (0, 1, 3)] == [log[place] for place in (0, 1, 3)]
+    assert (log_again[2].revision, log_again[2].key, log_again[2].schema) == (3, None, None)
+    assert fill(path, base=2) == 8
+
+
+def test_a_store_of_the_second_schema_has_neither_drafts_nor_schemas(database: SqliteFile, path: Path) -> None:
+    """0003 changes nothing that is there, and what is new begins empty."""
+    with database.migrating() as connection:
+        migrations.upgrade(connection, "0002")
+        connection.execute(text("INSERT INTO history VALUES (1, '0123456789ab0123456789ab', 1, 0, NULL)"))
+        values = {"at": format_timestamp(NOON)}
+        row = "1, 'published', 7, :at, 'orders', 'default', 'main', 1, NULL"
+        connection.execute(text(f"INSERT INTO log VALUES ({row})"), values)
+        row = "'orders', 'default', 'main', 1, 1, 'published', 7, :at, NULL, x'01'"
+        connection.execute(text(f"INSERT INTO versions VALUES ({row})"), values)
+
+    async def scenario() -> None:
+        store = SqlStore(f"sqlite:///{path}")
+        await store.open()
+        try:
+            await check_laws(store)
+            version = await store.version(ORDERS, 1)
+            assert version is not None
+            assert version.document == b"\x01"
+            assert await store.draft(ORDERS) is None
+            assert await store.schemas(ORDERS) == []
+        finally:
+            await store.close()
+
+    asyncio.run(scenario())

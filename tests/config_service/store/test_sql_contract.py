@@ -16,11 +16,13 @@ from sqlalchemy import Connection, Engine, event
 
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import (
+    Draft,
     KeyRotation,
     LogEntry,
     NewToken,
     NewVersion,
     StoredKey,
+    StoredSchema,
     StoredToken,
     Version,
     VersionInfo,
@@ -226,9 +228,44 @@ class Overtakes(SqlStore):
         ]
 
 
+class KeepsPublishedDrafts(SqlStore):
+    """Publishes a draft and leaves it where it was."""
+
+    async def commit_version(self, change: NewVersion) -> Version:
+        return await super().commit_version(replace(change, draft=None))
+
+
+class IgnoresSchemas(SqlStore):
+    """Does not look under which schema a version was validated."""
+
+    async def commit_version(self, change: NewVersion) -> Version:
+        return await super().commit_version(replace(change, schema=None))
+
+
+class OverwritesDrafts(SqlStore):
+    """Lets the last edit of a draft win."""
+
+    async def replace_draft(self, key: ConfigKey, before: bytes | None, after: Draft | None) -> None:
+        there = await self.draft(key)
+        await super().replace_draft(key, None if there is None else there.document, after)
+
+
+class ForgetsRemovals(SqlStore):
+    """Leaves out configs whose schema was removed."""
+
+    async def newest_schemas(self) -> AsyncIterator[StoredSchema]:
+        async for schema in super().newest_schemas():
+            if not schema.removed:
+                yield schema
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
+        (KeepsPublishedDrafts, "test_publishing_a_draft_removes_it_with_the_same_commit"),
+        (IgnoresSchemas, "test_a_publish_that_is_refused_keeps_the_draft"),
+        (OverwritesDrafts, "test_a_draft_is_replaced_and_removed_by_who_has_seen_it"),
+        (ForgetsRemovals, "test_reopening_keeps_everything"),
         (LosesCommits, "test_a_rollback_remembers_where_its_document_came_from"),
         (IgnoresTheBase, "test_exactly_one_of_many_concurrent_commits_on_a_base_wins"),
         (IgnoresTheBase, "test_a_commit_on_another_base_is_refused_and_changes_nothing"),

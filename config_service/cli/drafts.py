@@ -1,0 +1,246 @@
+"""The commands that prepare a version before anybody is served it, and the one that shows what differs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from .arguments import (
+    DEFAULT_URL,
+    AsJson,
+    Environment,
+    IfMatch,
+    Label,
+    Name,
+    Token,
+    Url,
+    command,
+    key_query,
+    precondition,
+)
+from .documents import confirm, print_change, print_document, read_file
+from .exits import CommandError, ExitCode
+from .manage import ManageApi
+from .output import print_fields, print_json, print_line, print_table
+from .wire import (
+    DIFFERENCE_COLUMNS,
+    DRAFT_COLUMNS,
+    config_route,
+    described,
+    difference_row,
+    draft_row,
+    rows_of,
+    text,
+    violation_lines,
+)
+
+_SIDES = "staged, running, the number of a version, or running@ENVIRONMENT"
+
+
+def add_commands(program: typer.Typer) -> None:
+    """Add the group ``draft`` and the command ``diff`` to ``program``."""
+    group = typer.Typer(no_args_is_help=True)
+    command(group, "show")(show)
+    command(group, "set")(set_draft)
+    command(group, "patch")(patch)
+    command(group, "discard")(discard)
+    command(group, "validate")(validate)
+    command(group, "publish")(publish)
+    command(group, "revert")(revert)
+    program.add_typer(group, name="draft", help="Prepare a version before anybody is served it.")
+    command(program, "diff")(diff)
+
+
+def show(
+    name: Name,
+    environment: Environment = None,
+    label: Label = None,
+    document: Annotated[bool, typer.Option("--document", help="Print the document itself, in plaintext.")] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show the draft: the version it was made on, time and author; with --document what it says."""
+    if document and as_json:
+        raise CommandError("--document prints the draft, --json what is known of it: choose one", ExitCode.USAGE)
+    query = key_query(name, environment, label)
+    with ManageApi(url, token) as service:
+        if document:
+            print_document(service.fetch("GET", config_route(name, "draft/document"), query=query))
+            return
+        row = service.call("GET", config_route(name, "draft"), query=query)
+    if as_json:
+        print_json(row)
+        return
+    print_fields(dict(zip(DRAFT_COLUMNS, draft_row(row), strict=True)) | {"NEWEST": text(row, "newest")})
+
+
+def set_draft(
+    name: Name,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="File that holds a JSON object; - is standard input.")],
+    environment: Environment = None,
+    label: Label = None,
+    base: Annotated[
+        int | None,
+        typer.Option(
+            "--base",
+            min=0,
+            metavar="N",
+            help="The version that it was made on. (default: that of the draft before, or else the newest)",
+            show_default=False,
+        ),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Replace the draft as a whole. Nobody is served it before it is published."""
+    query = key_query(name, environment, label) | {"base": None if base is None else str(base)}
+    document = read_file(file)
+    with ManageApi(url, token) as service:
+        row = service.call("PUT", config_route(name, "draft"), query=query, body=document)
+    _print_draft(row, as_json)
+
+
+def patch(
+    name: Name,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="File that holds a JSON Merge Patch (an object) or a JSON Patch (an array); - is standard input.",
+        ),
+    ],
+    environment: Environment = None,
+    label: Label = None,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Change the draft by a patch, all of it or nothing; without a draft, one begins from what is running."""
+    query = key_query(name, environment, label)
+    changes = read_file(file)
+    kind = "json-patch" if changes.lstrip(b" \t\r\n").startswith(b"[") else "merge-patch"
+    headers = {"Content-Type": f"application/{kind}+json"}
+    with ManageApi(url, token) as service:
+        row = service.call("PATCH", config_route(name, "draft"), query=query, headers=headers, body=changes)
+    _print_draft(row, as_json)
+
+
+def discard(
+    name: Name,
+    environment: Environment = None,
+    label: Label = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Discard the draft, which is not kept anywhere."""
+    query = key_query(name, environment, label)
+    if not yes:
+        confirm(f"Discard the draft of {name}?", "discard the draft")
+    with ManageApi(url, token) as service:
+        row = service.call("DELETE", config_route(name, "draft"), query=query)
+    if as_json:
+        print_json(row)
+        return
+    print_line(f"{described(row)}: draft discarded")
+
+
+def validate(
+    name: Name,
+    environment: Environment = None,
+    label: Label = None,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Tell what publishing the draft would meet; exits with 6 when it does not fit its schema, 5 when outdated."""
+    query = key_query(name, environment, label)
+    with ManageApi(url, token) as service:
+        row = service.call("POST", config_route(name, "draft/validate"), query=query)
+    valid, outdated = row.get("valid") is True, row.get("outdated") is True
+    if as_json:
+        print_json(row)
+    elif valid:
+        print_line(f"{described(row)}: the draft fits its schema" if row.get("schema_number") else _unchecked(row))
+    else:
+        for line in violation_lines(rows_of(row, "violations")):
+            print_line(line)
+    if not valid:
+        raise CommandError(f"the draft does not fit schema {text(row, 'schema_number')}", ExitCode.INVALID)
+    if outdated:
+        raise CommandError(
+            f"the draft was made on version {text(row, 'base')}, but version {text(row, 'newest')} is the newest",
+            ExitCode.CONFLICT,
+        )
+
+
+def publish(
+    name: Name,
+    environment: Environment = None,
+    label: Label = None,
+    if_match: IfMatch = None,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Publish the draft, which is served at once and is no draft any more."""
+    query = key_query(name, environment, label)
+    with ManageApi(url, token) as service:
+        row = service.call("POST", config_route(name, "draft/publish"), query=query, headers=precondition(if_match))
+    print_change(row, as_json)
+
+
+def revert(
+    name: Name,
+    environment: Environment = None,
+    label: Label = None,
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, metavar="N", help="An older version instead of the running one.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make what is running, or an older version, the draft; what the draft held is lost."""
+    query = key_query(name, environment, label)
+    body = json.dumps({"version": version}).encode()
+    with ManageApi(url, token) as service:
+        row = service.call("POST", config_route(name, "draft/revert"), query=query, body=body)
+    _print_draft(row, as_json)
+
+
+def diff(
+    name: Name,
+    old: Annotated[str, typer.Option("--from", metavar="SIDE", help=f"One of {_SIDES}.")] = "running",
+    new: Annotated[str, typer.Option("--to", metavar="SIDE", help="The same.")] = "staged",
+    environment: Environment = None,
+    label: Label = None,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show what leads from one document of a config to another, values included."""
+    query = key_query(name, environment, label) | {"from": old, "to": new}
+    with ManageApi(url, token) as service:
+        answer = service.call("GET", config_route(name, "diff"), query=query)
+    if as_json:
+        print_json(answer)
+        return
+    print_table(DIFFERENCE_COLUMNS, [difference_row(row) for row in rows_of(answer, "differences")])
+
+
+def _unchecked(row: Mapping[str, object]) -> str:
+    return f"{described(row)}: there is no schema that the draft would have to fit"
+
+
+def _print_draft(row: Mapping[str, object], as_json: bool) -> None:
+    if as_json:
+        print_json(row)
+    else:
+        print_line(f"{described(row)}: draft on version {text(row, 'base')}")

@@ -1,0 +1,209 @@
+"""What may be done with drafts: the part of the operations that prepares a version before anybody is served it.
+
+Knows rights, drafts and how a draft becomes a version. Knows nothing of HTTP or SQL. Every change of a draft is made on
+the draft that was read: of two edits at a time one begins again, and neither is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from .background import LARGE, beside
+from .changes import ROUNDS, Changes, Intent, Outcome
+from .commits import Commits
+from .delivery.schemas import Schemas
+from .domain.documents import check_document
+from .domain.errors import ConflictError, InvalidRequestError, NotFoundError, Violation
+from .domain.keys import ConfigKey
+from .domain.patches import PatchKind, patch_document
+from .domain.preconditions import UNCONDITIONAL, Precondition
+from .domain.records import ChangeKind, Draft
+from .domain.scopes import Right
+from .finding import Finder
+from .security.at_rest import Vault
+from .security.tokens import Token, TokenRegistry
+from .store.protocol import ConfigStore, DraftConflictError
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DraftDocument:
+    """A draft in the clear, and the newest version there is. Its repr does not show the document."""
+
+    draft: Draft
+    content: bytes
+    newest: int
+
+    def __repr__(self) -> str:
+        return f"DraftDocument({self.draft.key}, base={self.draft.base}, newest={self.newest})"
+
+    @property
+    def outdated(self) -> bool:
+        """Whether another version came in between: publishing would overwrite it, and is refused."""
+        return self.draft.base != self.newest
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What a publish of a draft would meet: the number of the schema (0: none ever), and where it does not fit."""
+
+    draft: DraftDocument
+    schema: int
+    violations: tuple[Violation, ...]
+
+
+class DraftOperations:
+    """Everything that holders of a token may do with drafts; each needs the right to write."""
+
+    def __init__(
+        self,
+        *,
+        store: ConfigStore,
+        vault: Vault,
+        finder: Finder,
+        schemas: Schemas,
+        registry: TokenRegistry,
+        commits: Commits,
+        changes: Changes,
+        clock: Callable[[], datetime],
+        max_document_bytes: int,
+    ) -> None:
+        self._store = store
+        self._vault = vault
+        self._finder = finder
+        self._schemas = schemas
+        self._registry = registry
+        self._commits = commits
+        self._changes = changes
+        self._clock = clock
+        self._limit = max_document_bytes
+
+    async def read(self, token: Token, key: ConfigKey) -> DraftDocument:
+        """Return the draft of ``key``. Raises AccessDeniedError, NotFoundError when it has none, or StoreError."""
+        token.require(Right.WRITE, key.name, key.environment)
+        return self._opened(_required(key, await self._store.draft(key)))
+
+    async def replace(self, token: Token, key: ConfigKey, raw: bytes, base: int | None = None) -> DraftDocument:
+        """Make ``raw`` the draft of ``key``, byte for byte.
+
+        It was made on version ``base``; None: on what the draft before it was made on, without one on the newest.
+
+        Raises AccessDeniedError; DocumentTooLargeError or InvalidDocumentError; InvalidRequestError when there is no
+        version ``base``; ConflictError when other writers were faster every time; StoreError.
+        """
+        token.require(Right.WRITE, key.name, key.environment)
+        await _check(raw, self._limit)
+
+        async def edit(before: Draft | None) -> tuple[bytes, int]:
+            newest = self._finder.newest(key)
+            if base is not None and base > newest:
+                raise InvalidRequestError(f"{key}: there is no version {base}; the newest is {newest}")
+            kept = newest if before is None else before.base
+            return raw, kept if base is None else base
+
+        return await self._edit(token, key, edit)
+
+    async def patch(self, token: Token, key: ConfigKey, patch: bytes, kind: PatchKind) -> DraftDocument:
+        """Apply ``patch`` to the draft of ``key``; without a draft to what is running, which begins one.
+
+        Raises what ``replace`` raises; NotFoundError when there is neither; InvalidPatchError or PatchConflictError.
+        """
+        token.require(Right.WRITE, key.name, key.environment)
+
+        async def edit(before: Draft | None) -> tuple[bytes, int]:
+            if before is None:
+                running = await self._finder.find(key)
+                content, base = running.content or b"", running.version
+            else:
+                content, base = self._open(before), before.base
+            return await beside(lambda: patch_document(content, patch, kind, self._limit)), base
+
+        return await self._edit(token, key, edit)
+
+    async def revert(self, token: Token, key: ConfigKey, number: int | None = None) -> DraftDocument:
+        """Make the document of version ``number`` (None: the running one) the draft of ``key``, on the newest version.
+
+        Raises what ``replace`` raises, and NotFoundError when there is no such version or it is a tombstone.
+        """
+        token.require(Right.WRITE, key.name, key.environment)
+
+        async def edit(_before: Draft | None) -> tuple[bytes, int]:
+            source = await self._finder.find(key, number)
+            return source.content or b"", self._finder.newest(key)
+
+        return await self._edit(token, key, edit)
+
+    async def discard(self, token: Token, key: ConfigKey) -> Draft:
+        """Remove the draft of ``key`` and return what it was. Raises what ``read`` raises, and ConflictError."""
+        token.require(Right.WRITE, key.name, key.environment)
+        for _ in range(ROUNDS):
+            draft = _required(key, await self._store.draft(key))
+            self._registry.confirm(token.id, self._clock())
+            try:
+                await self._commits.draft(key, draft.document, None)
+            except DraftConflictError:
+                continue
+            return draft
+        raise _overtaken(key)
+
+    async def validate(self, token: Token, key: ConfigKey) -> Validation:
+        """Return what a publish of the draft of ``key`` would meet. Raises what ``read`` raises."""
+        found = await self.read(token, key)
+        number = self._schemas.number(key)
+        return Validation(found, number, await self._schemas.violations(key, found.content))
+
+    async def publish(self, token: Token, key: ConfigKey, precondition: Precondition = UNCONDITIONAL) -> Outcome:
+        """Publish the draft of ``key`` as its next version; with the version durable, the draft is gone.
+
+        Raises AccessDeniedError; NotFoundError without a draft; PreconditionFailedError; DraftOutdatedError when it
+        was made on a version that is not the newest; SchemaViolationError; ConflictError; StoreError.
+        """
+        token.require(Right.WRITE, key.name, key.environment)
+        for _ in range(ROUNDS):
+            draft = _required(key, await self._store.draft(key))
+            intent = Intent(ChangeKind.PUBLISHED, token.id, self._open(draft), draft=draft)
+            try:
+                return await self._changes.apply(key, precondition, intent)
+            except DraftConflictError:
+                continue
+        raise _overtaken(key)
+
+    async def _edit(
+        self, token: Token, key: ConfigKey, edit: Callable[[Draft | None], Awaitable[tuple[bytes, int]]]
+    ) -> DraftDocument:
+        """Put what ``edit`` makes of the draft in its place; it is asked again when another edit came in between."""
+        for _ in range(ROUNDS):
+            before = await self._store.draft(key)
+            content, base = await edit(before)
+            self._registry.confirm(token.id, self._clock())
+            draft = Draft(key, base, self._vault.seal_draft(content, key, base), token.id, self._clock())
+            try:
+                await self._commits.draft(key, None if before is None else before.document, draft)
+            except DraftConflictError:
+                continue
+            return DraftDocument(draft, content, self._finder.newest(key))
+        raise _overtaken(key)
+
+    def _open(self, draft: Draft) -> bytes:
+        return self._vault.open_draft(draft.document, draft.key, draft.base)
+
+    def _opened(self, draft: Draft) -> DraftDocument:
+        return DraftDocument(draft, self._open(draft), self._finder.newest(draft.key))
+
+
+async def _check(raw: bytes, limit: int) -> None:
+    if len(raw) < LARGE:
+        check_document(raw, limit)
+    else:
+        await beside(lambda: check_document(raw, limit))
+
+
+def _required(key: ConfigKey, draft: Draft | None) -> Draft:
+    if draft is None:
+        raise NotFoundError(f"{key}: there is no draft")
+    return draft
+
+
+def _overtaken(key: ConfigKey) -> ConflictError:
+    return ConflictError(f"{key}: its draft was changed {ROUNDS} times meanwhile; try again")

@@ -1,0 +1,41 @@
+"""Finding a version of a config: the running one in memory, an older one in the store. Asks nobody for rights."""
+
+from __future__ import annotations
+
+from .delivery.running import Running
+from .domain.documents import Document
+from .domain.errors import NotFoundError
+from .domain.keys import ConfigKey
+from .security.at_rest import Vault
+from .store.protocol import ConfigStore
+
+
+class Finder:
+    """Finds documents, in the clear."""
+
+    def __init__(self, *, store: ConfigStore, vault: Vault, running: Running) -> None:
+        self._store = store
+        self._vault = vault
+        self._running = running
+
+    def newest(self, key: ConfigKey) -> int:
+        """Return the number of the newest version of ``key``, a tombstone included; 0 when there is none."""
+        document = self._running.get(key)
+        return 0 if document is None else document.version
+
+    async def find(self, key: ConfigKey, number: int | None = None) -> Document:
+        """Return the running version of ``key``, or version ``number``; it has content.
+
+        Raises NotFoundError when nothing runs, or there is no such version, or it is a tombstone; StoreError.
+        """
+        document = self._running.get(key)
+        if document is not None and number is not None and number != document.version:
+            stored = await self._store.version(key, number)
+            sealed = None if stored is None else stored.document
+            document = None
+            if stored is not None and sealed is not None:
+                document = Document.of(stored, self._vault.open_document(sealed, key, stored.version))
+        if document is None or document.deleted:
+            what = "running version" if number is None else f"version {number}"
+            raise NotFoundError(f"{key}: there is no {what}")
+        return document

@@ -1,0 +1,104 @@
+"""The database of an SQL store while it is open: its connections and the threads on which they are used.
+
+Knows transactions and what they cost. Knows nothing of what is written in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection, insert, select
+
+from ..domain.errors import ServiceError
+from . import migrations
+from .protocol import StoreConflictError
+from .schema import history
+from .sqlite import SqliteFile
+
+T = TypeVar("T")
+
+_READERS: Final = 4
+
+
+class Session:
+    """What a store holds between ``open`` and ``close``: the database, its connections and the threads they run on."""
+
+    def __init__(self, database: SqliteFile) -> None:
+        self._database = database
+        self._writes = database.writing_engine()
+        self._reads = database.reading_engine(_READERS)
+        self._writer = ThreadPoolExecutor(1, "config-store-writer")
+        self._readers = ThreadPoolExecutor(_READERS, "config-store-reader")
+
+    async def start(self) -> None:
+        """Take the lock, see that the file is ours and whole, and bring its schema up to date."""
+        await self._run(self._writer, self._prepare)
+
+    async def end(self) -> None:
+        """Finish what is under way, close every connection, give the lock back. Goes on when it is cancelled."""
+        released = self._writer.submit(self._guarded, self._release)
+        self._writer.shutdown(wait=False)
+        await asyncio.shield(asyncio.wrap_future(released))
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Return what ``work`` reads. It sees every commit made before."""
+
+        def run() -> T:
+            with self._reads.connect() as connection:
+                return work(connection)
+
+        return await self._run(self._readers, run)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Return what ``work`` returns once its transaction is durable; when it raises, nothing has happened."""
+
+        def run() -> T:
+            with self._writes.begin() as connection:
+                return work(connection)
+
+        return await self._run(self._writer, run)
+
+    async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(threads, self._guarded, work)
+
+    def _guarded(self, work: Callable[[], T]) -> T:
+        """Run ``work``, turning what a library raises into a StoreError.
+
+        Raises it outside the handler: the errors of SQLAlchemy and of drivers hold statements and parameters.
+        """
+        try:
+            return work()
+        except (ServiceError, StoreConflictError):
+            raise
+        except Exception as error:
+            failure = self._database.failure(error)
+        raise failure
+
+    def _prepare(self) -> None:
+        self._database.acquire()
+        with self._reads.connect() as connection:
+            current = self._database.admit(connection) and migrations.is_current(connection)
+            self._database.prepare(connection)
+        if not current:
+            with self._database.migrating() as connection:
+                migrations.upgrade(connection)
+                if connection.execute(select(history.c.id)).first() is None:
+                    connection.execute(insert(history).values(id=1, epoch=new_epoch(), revision=0, last_token_id=0))
+
+    def _release(self) -> None:
+        try:
+            self._readers.shutdown()
+            self._reads.dispose()
+            self._writes.dispose()
+        finally:
+            self._database.release()
+
+
+def new_epoch() -> str:
+    """Return an epoch that begins now: 48 bits of milliseconds since 1970 and 48 random bits, as 24 hex characters."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
