@@ -23,7 +23,7 @@ import pytest
 from config_client import AsyncConfigClient, Change, ConfigClient, ConfigClientError, GetOptions, Options, Snapshot
 from config_client.testing import Credentials, InMemoryService
 from config_service.process import Operator, ServiceProcess
-from config_service.store.sql import new_epoch
+from config_service.store.session import new_epoch
 
 PATIENCE = 60.0
 """Seconds after which a test stops waiting for what must happen."""

@@ -20,7 +20,7 @@ from stopwatch import stopwatch
 
 from config_client import State
 from config_service.process import Operator, ServiceProcess
-from config_service.store.sql import new_epoch
+from config_service.store.session import new_epoch
 
 from .plans import Act, Deed, Disaster, Plan, plan_of
 from .proxy import WELL, Kind, LoopThread, Proxy
