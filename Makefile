@@ -49,8 +49,8 @@ $(VENV)/.project: $(VENV)/.requirements pyproject.toml
 
 lock:  ## pin the requirements anew from pyproject.toml (needs uv; UPGRADE=1 takes newer versions)
 	@command -v uv >/dev/null || { echo 'make lock needs uv: https://docs.astral.sh/uv/ (pipx install uv)' >&2; exit 1; }
-	$(UV_COMPILE) --python-version 3.10 $(if $(UPGRADE),--upgrade) --extra server --group dev -o requirements/dev.txt
-	$(UV_COMPILE) --python-version 3.11 -c requirements/dev.txt --extra server --group build -o requirements/server.txt
+	$(UV_COMPILE) --python-version 3.10 $(if $(UPGRADE),--upgrade) --extra server --extra postgresql --extra mongodb --group dev -o requirements/dev.txt
+	$(UV_COMPILE) --python-version 3.11 -c requirements/dev.txt --extra server --extra postgresql --extra mongodb --extra opentelemetry --group build -o requirements/server.txt
 	$(UV_COMPILE) --python-version 3.10 -c requirements/dev.txt --group sdk-test -o requirements/sdk-test.txt
 	echo 'python-config-client==0.1.2' | $(subst pyproject.toml,-,$(UV_COMPILE)) --python-version 3.10 -c requirements/dev.txt \
 		-o requirements/peer.txt
