@@ -1,0 +1,64 @@
+"""The one row of ``history``, whose lock orders all writers, and the log of changes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from config_client.protocol import Position
+
+from ...domain.records import LogEntry
+from .. import rows
+from ..schema import history, log
+from .keys import MAX_NUMBER
+
+_LOCK: Final = update(history).values(revision=history.c.revision)
+_NEXT_REVISION: Final = update(history).values(revision=history.c.revision + 1).returning(history.c.revision)
+_NEXT_TOKEN: Final = (
+    update(history)
+    .values(revision=history.c.revision + 1, last_token_id=history.c.last_token_id + 1)
+    .returning(history.c.revision, history.c.last_token_id)
+)
+_LOG: Final = select(log).where(log.c.revision > bindparam("after")).order_by(log.c.revision).limit(bindparam("most"))
+
+
+def lock(connection: Connection) -> None:
+    """Make this transaction the only writer until it ends, in any database. Takes no revision."""
+    connection.execute(_LOCK)
+
+
+def next_revision(connection: Connection) -> int:
+    """Return the revision that this transaction takes, which is the only writer from here on."""
+    revision: int = connection.execute(_NEXT_REVISION).scalar_one()
+    return revision
+
+
+def next_token(connection: Connection) -> tuple[int, int]:
+    """Return the revision that this transaction takes, and the id of a new token."""
+    revision, token_id = connection.execute(_NEXT_TOKEN).one()
+    return revision, token_id
+
+
+def append(connection: Connection, entry: LogEntry) -> None:
+    """Add ``entry`` to the log."""
+    connection.execute(insert(log), rows.log_values(entry))
+
+
+def entries(connection: Connection, after: int, limit: int) -> list[LogEntry]:
+    """Return at most ``limit`` entries with a revision above ``after``, in order."""
+    window = {"after": max(0, min(after, MAX_NUMBER)), "most": max(0, min(limit, MAX_NUMBER))}
+    return [rows.read_log_entry(row) for row in connection.execute(_LOG, window).mappings()]
+
+
+def position(connection: Connection) -> Position:
+    """Return the epoch and the newest revision."""
+    epoch, revision = connection.execute(select(history.c.epoch, history.c.revision)).one()
+    return Position(epoch, revision)
+
+
+def seal_check(connection: Connection, candidate: bytes) -> bytes:
+    """Return the sealed check value; where there is none yet, keep ``candidate`` and return it."""
+    connection.execute(update(history).where(history.c.seal_check.is_(None)).values(seal_check=candidate))
+    kept: bytes = connection.execute(select(history.c.seal_check)).scalar_one()
+    return kept
