@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 
 from ._hosts import place_of
-from ._retrying import asked_pause
+from ._retrying import asked_pause, asks_for_later
 from .errors import (
     ConfigClientError,
     ConnectionError,  # noqa: A004 - this package's
@@ -50,7 +50,7 @@ def refusal_of(response: httpx.Response, path: str, token: str = "") -> ConfigCl
         return ForbiddenError(f"{path}: 403, the token's scopes do not cover this; ask for one that does")
     if status == 404:
         return NotFoundError(f"{path}: 404, no such config or version in this environment and label, or it was deleted")
-    if status >= 500:
+    if asks_for_later(status):
         error = ConnectionError(f"{path}: the service answered {status}", retry_after=asked_pause(response))
         error.__cause__ = OSError(f"HTTP {status}")
         return error

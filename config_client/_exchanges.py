@@ -73,7 +73,8 @@ class Exchanges:
     def patient(self, call: Call) -> Steps:
         """Ask the hosts in order, again and again as the policy has it.
 
-        Raises ConnectionError, and InvalidResponseError for redirects that must not be followed. A 5xx is returned.
+        Raises ConnectionError, and InvalidResponseError for redirects that must not be followed. The last answer is
+        returned, also when it is a 5xx, 408 or 429.
         """
         outcome = yield from retried(lambda: self._each(call, self._hosts.order()), self._policy)
         return _answer(outcome)
@@ -84,7 +85,7 @@ class Exchanges:
         return _answer(outcome)
 
     def _each(self, call: Call, order: tuple[int, ...]) -> _Attempt:
-        """One attempt: the next host follows at once on a network error or a 5xx; anything else is an answer."""
+        """One attempt: after a network error, a 5xx, 408 or 429 the next host at once; anything else is an answer."""
         for index in order[:-1]:
             outcome = yield from self._at(call, index)
             if is_answer(outcome):

@@ -21,6 +21,8 @@ S = TypeVar("S")
 F = TypeVar("F", bound=Exception)
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+_LATER: Final = frozenset({408, 429})
+"""Below 500, and yet no word about the request itself: it came too slowly, or too often."""
 
 
 class Pause(NamedTuple):
@@ -29,9 +31,14 @@ class Pause(NamedTuple):
     seconds: float
 
 
+def asks_for_later(status: int) -> bool:
+    """Tell whether a status says to send the same request again later: any 5xx, 408 and 429 (RFC 9110, RFC 6585)."""
+    return status >= 500 or status in _LATER
+
+
 def is_answer(outcome: httpx.Response | Exception) -> bool:
-    """Tell whether an attempt has succeeded, as far as retries go: anything but a network error or a 5xx."""
-    return isinstance(outcome, httpx.Response) and outcome.status_code < 500
+    """Tell whether an attempt has succeeded, as far as retries go: no network error, and no status to come back for."""
+    return isinstance(outcome, httpx.Response) and not asks_for_later(outcome.status_code)
 
 
 def retried(
@@ -50,10 +57,10 @@ def retried(
 
 
 class RetryTransport(httpx.BaseTransport):
-    """Retries idempotent requests after a network error or a 5xx, around any other transport.
+    """Retries idempotent requests after a network error, a 5xx, 408 or 429, around any other transport.
 
     It honours ``Retry-After``, pauses for at most 30 s (or what ``Retry-After`` asks for, up to a minute), returns the
-    last 5xx or raises the last error when the retries are used up, and stops pausing at once on ``close``.
+    last such answer or raises the last error when the retries are used up, and stops pausing at once on ``close``.
 
     ``retry_count``: further attempts; ``retry_delay``: base seconds of the backoff.
     """

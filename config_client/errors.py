@@ -4,8 +4,8 @@
     ├── UnauthorizedError        401: the token is unknown, expired or revoked
     ├── ForbiddenError           403: the token's scopes do not cover the request
     ├── NotFoundError            404: no such config or version, or it was deleted
-    ├── InvalidResponseError     any other 4xx, or a body that is not what the endpoint promises
-    ├── ConnectionError          network failure or 5xx, after all retries
+    ├── InvalidResponseError     any other 4xx but 408 and 429, or a body that is not what the endpoint promises
+    ├── ConnectionError          network failure, 5xx, 408 or 429, after all retries
     ├── DecryptionError          the payload does not open under this client's keys, or is not the one asked for
     ├── UnmarshalError           the document is not a JSON object, or does not fit the target type
     ├── RefusedError             the application's own ``pre_apply`` refused the value
@@ -39,10 +39,10 @@ class InvalidResponseError(ConfigClientError):
 
 
 class ConnectionError(ConfigClientError):  # noqa: A001 - the published name of this error
-    """The service could not be reached, or answered 5xx, after every retry.
+    """The service could not be reached, or answered 5xx, 408 or 429, after every retry.
 
     ``__cause__`` is the last failure, without its request and response, which hold the token. ``retry_after``: the
-    seconds for which a service that answered 5xx asks to be left alone, if it asks (its header ``Retry-After``).
+    seconds for which a service that answered 5xx or 429 asks to be left alone, if it asks (its header ``Retry-After``).
     """
 
     def __init__(self, *args: object, retry_after: float | None = None) -> None:

@@ -35,8 +35,8 @@ class Options:
     comma-separated, while a rotation is under way. ``http_client``: a caller-owned client, never closed by this
     package; an ``httpx.Client`` for ConfigClient, an ``httpx.AsyncClient`` for AsyncConfigClient.
 
-    ``request_timeout``: seconds per request. ``retry_count``: further attempts of a request after a 5xx or a network
-    error. ``retry_delay``: base seconds of the exponential backoff with full jitter, of requests and of watches.
+    ``request_timeout``: seconds per request. ``retry_count``: further attempts of a request after a 5xx, 408, 429 or a
+    network error. ``retry_delay``: base seconds of the exponential backoff with full jitter, of requests and watches.
 
     ``on_error(exception)`` is called for every error of a watch, ``on_change(config_name)`` for every change it
     hears of; neither stops the watch, even when it raises.

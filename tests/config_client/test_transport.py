@@ -228,7 +228,7 @@ def test_a_conditional_request_may_be_answered_not_modified(make: Make) -> None:
         (401, UnauthorizedError),
         (403, ForbiddenError),
         (404, NotFoundError),
-        *((status, InvalidResponseError) for status in (400, 405, 408, 409, 410, 412, 413, 418, 422, 425, 429, 451)),
+        *((status, InvalidResponseError) for status in (400, 405, 409, 410, 412, 413, 418, 422, 425, 431, 451)),
         *((status, InvalidResponseError) for status in (201, 202, 204, 206, 300, 304, 305)),
     ],
 )
@@ -246,7 +246,7 @@ def test_a_refusal_is_its_own_error_and_never_retried(
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
-@pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 507, 599])
+@pytest.mark.parametrize("status", [408, 429, 500, 501, 502, 503, 504, 507, 599])
 def test_a_server_error_is_retried_and_then_a_connection_error(make: Make, status: int, retries: int) -> None:
     """Exactly ``1 + retry_count`` attempts; the cause tells the last status."""
     service = Service(answer(status, content=CONTENT.encode()))
@@ -591,7 +591,7 @@ def test_a_backoff_applies_only_when_every_host_has_failed(make: Make, monkeypat
     assert len(made) == 2
 
 
-@pytest.mark.parametrize("status", [200, 304, 400, 401, 403, 404, 422, 429])
+@pytest.mark.parametrize("status", [200, 304, 400, 401, 403, 404, 422, 431])
 def test_any_answer_below_500_is_final(make: Make, status: int) -> None:
     """The hosts serve the same configs, so that another would answer the same."""
     cluster = Cluster(a=answer(status, content=b""))
@@ -1136,8 +1136,8 @@ def test_responses_pass_through_unread() -> None:
 
 
 def test_refusals_are_not_retried() -> None:
-    """4xx, redirects and successes are final."""
-    for status in (200, 204, 302, 400, 401, 404, 429, 499):
+    """4xx but 408 and 429, redirects and successes are final."""
+    for status in (200, 204, 302, 400, 401, 404, 431, 499):
         service = Service(answer(status, content=b""))
         with retrying(service) as client:
             assert client.get(HOST).status_code == status
@@ -1154,6 +1154,16 @@ def test_its_defaults_are_those_of_the_options(monkeypatch: pytest.MonkeyPatch) 
         assert client.get(HOST).status_code == 503
     assert service.count == 4
     assert all(0 <= pause <= 2**attempt for attempt, pause in enumerate(made))
+
+
+def test_a_limit_of_requests_is_waited_for(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """429 says when to come back; asked again then, the same request is answered, and nothing is raised."""
+    service = Service(answer(429, {"Retry-After": "7"}), answer(content=CONTENT.encode()))
+    transport = make(service, retry_count=1, retry_delay=0.001)
+    made = pauses(transport, monkeypatch)
+    assert transport.get(PATH).content == CONTENT.encode()
+    (pause,) = made
+    assert pause >= 7
 
 
 def test_a_set_interrupt_allows_no_further_attempt() -> None:
