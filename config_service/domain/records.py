@@ -24,6 +24,7 @@ class ChangeKind(str, Enum):
     TOKEN_REVOKED = "token_revoked"  # noqa: S105
     SCHEMA_SET = "schema_set"
     SCHEMA_REMOVED = "schema_removed"
+    RESTORED = "restored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,3 +248,14 @@ class KeyRotation:
 
     def __repr__(self) -> str:
         return f"KeyRotation(token_id={self.token_id}, {len(self.base)} -> {len(self.keys)} keys)"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SealCheck:
+    """The check value by which a store knows its master key again."""
+
+    sealed: bytes
+
+
+Record = SealCheck | Draft | LogEntry | Version | StoredSchema | StoredToken
+"""All that a store keeps: whoever has these can make the same store again. See ``ConfigStore.restore``."""

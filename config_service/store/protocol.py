@@ -19,6 +19,7 @@ from ..domain.records import (
     NewSchema,
     NewToken,
     NewVersion,
+    Record,
     SchemaInfo,
     StoredSchema,
     StoredToken,
@@ -59,6 +60,13 @@ class KeyConflictError(StoreConflictError):
 
     def __init__(self, token_id: int) -> None:
         super().__init__(f"token {token_id}: its keys were changed meanwhile")
+
+
+class StoreNotEmptyError(StoreConflictError):
+    """The store holds something already, so nothing may be restored into it."""
+
+    def __init__(self) -> None:
+        super().__init__("the store is not empty; a backup is restored into a new store only, and nothing was changed")
 
 
 class ConfigStore(Protocol):
@@ -103,6 +111,9 @@ class ConfigStore(Protocol):
 
     async def draft(self, key: ConfigKey) -> Draft | None:
         """Return the draft of ``key``, or None."""
+
+    def drafts(self) -> AsyncIterator[Draft]:
+        """Yield the draft of every key that has one, ordered by key. Each is as it is when its page is read."""
 
     async def replace_draft(self, key: ConfigKey, before: bytes | None, after: Draft | None) -> None:
         """Make ``after`` the draft of ``key``; None leaves it without one. Takes no revision.
@@ -149,3 +160,14 @@ class ConfigStore(Protocol):
 
     async def token(self, token_id: int) -> StoredToken | None:
         """Return one token, which may be revoked, or None."""
+
+    async def restore(self, records: AsyncIterator[Record], epoch: str) -> Position:
+        """Become the store that ``records`` tell, in ``epoch``, and return the position: all of it or nothing.
+
+        The records come in this order: check values, drafts, then every log entry in the order of revisions with what
+        it made right behind it, then everything that changes without a trace of what it was before (tokens). They are
+        taken one by one: a store is larger than memory. Nothing is checked beyond what the store itself relies on.
+
+        Raises StoreNotEmptyError when there was ever a change or a draft here; whatever ``records`` raises; StoreError.
+        Then nothing was changed.
+        """

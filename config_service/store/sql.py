@@ -10,7 +10,7 @@ that a thread has begun is finished, one still waiting for its turn is dropped.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -27,6 +27,7 @@ from ..domain.records import (
     NewSchema,
     NewToken,
     NewVersion,
+    Record,
     SchemaInfo,
     StoredSchema,
     StoredToken,
@@ -37,6 +38,7 @@ from .session import Session
 from .sqlite import SqliteFile
 from .statements import drafts, history, schemas, tokens, versions
 from .statements.keys import FIRST, PAGE
+from .statements.restoring import Restoring
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -118,6 +120,15 @@ class SqlStore:
         """Return the draft of ``key``, or None."""
         return await self._read(drafts.find, key)
 
+    async def drafts(self) -> AsyncIterator[Draft]:
+        """Yield the draft of every key that has one, ordered by key. Each is as it is when its page is read."""
+        last: ConfigKey | None = FIRST
+        while last is not None:
+            page = await self._read(drafts.after, last)
+            for draft in page:
+                yield draft
+            last = page[-1].key if len(page) == PAGE else None
+
     async def replace_draft(self, key: ConfigKey, before: bytes | None, after: Draft | None) -> None:
         """Make ``after`` the draft of ``key``; None leaves it without one. Takes no revision.
 
@@ -171,6 +182,20 @@ class SqlStore:
     async def token(self, token_id: int) -> StoredToken | None:
         """Return one token, which may be revoked, or None."""
         return await self._read(tokens.find, token_id)
+
+    async def restore(self, records: AsyncIterator[Record], epoch: str) -> Position:
+        """Become the store that ``records`` tell, in ``epoch``, and return the position: all of it or nothing.
+
+        Raises StoreNotEmptyError when there was ever a change or a draft here; whatever ``records`` raises; StoreError.
+        """
+
+        def fill(connection: Connection, batches: Iterator[list[Record]]) -> Position:
+            restoring = Restoring(connection, epoch)
+            for batch in batches:
+                restoring.take(batch)
+            return restoring.finish()
+
+        return await self._open_session().write_all(records, fill)
 
     async def _read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._open_session().read(lambda connection: work(connection, *args, **kwargs))

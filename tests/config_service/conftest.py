@@ -31,7 +31,9 @@ from config_service.domain.records import (
     NewSchema,
     NewToken,
     NewVersion,
+    Record,
     SchemaInfo,
+    SealCheck,
     StoredSchema,
     StoredToken,
     Version,
@@ -46,6 +48,7 @@ from config_service.store.protocol import (
     DraftConflictError,
     KeyConflictError,
     SchemaConflictError,
+    StoreNotEmptyError,
     VersionConflictError,
 )
 
@@ -127,6 +130,30 @@ class MemoryStore:
     async def draft(self, key: ConfigKey) -> Draft | None:
         self._raise(self.fail_reads)
         return self.held_drafts.get(key)
+
+    async def drafts(self) -> AsyncIterator[Draft]:
+        for key in sorted(self.held_drafts):
+            yield self.held_drafts[key]
+
+    async def restore(self, records: AsyncIterator[Record], epoch: str) -> Position:
+        if self.entries or self.held_drafts:
+            raise StoreNotEmptyError
+        taken = [record async for record in records]
+        self.epoch = epoch
+        for record in taken:
+            if isinstance(record, SealCheck):
+                self.check = record.sealed
+            elif isinstance(record, Draft):
+                self.held_drafts[record.key] = record
+            elif isinstance(record, LogEntry):
+                self.entries.append(record)
+            elif isinstance(record, Version):
+                self.held.setdefault(record.key, []).append(record)
+            elif isinstance(record, StoredSchema):
+                self.held_schemas.setdefault(record.key, []).append(record)
+            else:
+                self.held_tokens.append(record)
+        return await self.position()
 
     async def replace_draft(self, key: ConfigKey, before: bytes | None, after: Draft | None) -> None:
         await self._pass()

@@ -12,16 +12,23 @@ from .. import rows
 from ..protocol import DraftConflictError
 from ..schema import drafts
 from . import history
-from .keys import is_key, of
+from .keys import is_key, next_page, of
 
 _DRAFT: Final = select(drafts).where(is_key(drafts))
 _REMOVE: Final = delete(drafts).where(is_key(drafts), drafts.c.document == bindparam("before"))
+
+_PAGE: Final = next_page(drafts)
 
 
 def find(connection: Connection, key: ConfigKey) -> Draft | None:
     """Return the draft of ``key``, or None."""
     row = connection.execute(_DRAFT, of(key)).mappings().first()
     return None if row is None else rows.read_draft(row)
+
+
+def after(connection: Connection, key: ConfigKey) -> list[Draft]:
+    """Return the drafts of the keys that come next after ``key``, ordered by key; at most a page."""
+    return [rows.read_draft(row) for row in connection.execute(_PAGE, of(key)).mappings()]
 
 
 def replace(connection: Connection, key: ConfigKey, before: bytes | None, after: Draft | None) -> None:

@@ -23,7 +23,7 @@ def is_key(table: Table) -> ColumnElement[bool]:
 
 
 def of(key: ConfigKey) -> dict[str, object]:
-    """Return what ``is_key`` and ``newest_page`` want bound."""
+    """Return what ``is_key`` and the pages want bound."""
     return {f"of_{column}": value for column, value in rows.key_values(key).items()}
 
 
@@ -32,7 +32,7 @@ def newest_page(table: Table, number: Column[int]) -> Select[Any]:
     key = _key(table)
     page = (
         select(*key, func.max(number).label("newest"))
-        .where(tuple_(*key) > tuple_(*(bindparam(f"of_{column.key}", type_=column.type) for column in key)))
+        .where(_is_after(key))
         .group_by(*key)
         .order_by(*key)
         .limit(PAGE)
@@ -42,9 +42,19 @@ def newest_page(table: Table, number: Column[int]) -> Select[Any]:
     return select(table).join(page, and_(number == page.c.newest, *same_key)).order_by(*key)
 
 
+def next_page(table: Table) -> Select[Any]:
+    """Return the statement for the rows of the keys that come next, ordered by key, in a table of one row per key."""
+    key = _key(table)
+    return select(table).where(_is_after(key)).order_by(*key).limit(PAGE)
+
+
 def is_number(number: int) -> bool:
     """Tell whether ``number`` can be the number or id of a row."""
     return 0 < number <= MAX_NUMBER
+
+
+def _is_after(key: tuple[Column[str], ...]) -> ColumnElement[bool]:
+    return tuple_(*key) > tuple_(*(bindparam(f"of_{column.key}", type_=column.type) for column in key))
 
 
 def _key(table: Table) -> tuple[Column[str], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .concurrency import ConcurrencyLaws
 from .lifecycle import LifecycleLaws
+from .restoring import RestoringLaws
 from .staging import StagingLaws
 from .suite import check_laws, new_draft, new_rotation, new_schema, new_token, new_version
 from .tokens import TokenLaws
@@ -12,5 +13,5 @@ from .versions import VersionLaws
 __all__ = ["StoreContract", "check_laws", "new_draft", "new_rotation", "new_schema", "new_token", "new_version"]
 
 
-class StoreContract(LifecycleLaws, VersionLaws, StagingLaws, ConcurrencyLaws, TokenLaws):
+class StoreContract(LifecycleLaws, VersionLaws, StagingLaws, ConcurrencyLaws, TokenLaws, RestoringLaws):
     """Inherit, name the class ``Test…``, say how to create a store and how to stall it; pytest does the rest."""
