@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
@@ -15,6 +16,7 @@ from .api import health
 from .api.answers import Receive, Scope, Send, send_answer
 from .api.errors import error_answer
 from .api.guard import Guard, describe_failure
+from .api.peers import Peers
 from .api.service import PREFIX, ServiceApi
 from .api.web import build_web
 from .commits import Commits
@@ -27,6 +29,7 @@ from .delivery.sealed import Payloads
 from .delivery.states import StateFrames
 from .domain.errors import ServiceError, UnavailableError
 from .operations import Operations
+from .security.admission import Admission
 from .security.at_rest import Vault
 from .security.tokens import TokenRegistry
 from .settings import Settings
@@ -41,17 +44,21 @@ def utc_now() -> datetime:
 
 
 def create_app(
-    settings: Settings, store: ConfigStore | None = None, clock: Callable[[], datetime] = utc_now
+    settings: Settings,
+    store: ConfigStore | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Application:
     """Return the service as an ASGI application; nothing is opened before it starts.
 
-    ``store`` replaces the store that ``settings.store_url`` names.
+    ``store`` replaces the store that ``settings.store_url`` names. ``clock`` tells the time of day, ``monotonic``
+    counts seconds.
     """
     if store is None:
         from .store.sql import SqlStore  # noqa: PLC0415 - a store of another kind needs no SQL installed
 
         store = SqlStore(settings.store_url)
-    return Application(settings, store, clock)
+    return Application(settings, store, clock, monotonic)
 
 
 @asynccontextmanager
@@ -68,7 +75,13 @@ async def opened(settings: Settings) -> AsyncIterator[Operations]:
 class Application:
     """The whole service on one event loop. Its life: ``start``, requests, ``end_streams``, ``stop``."""
 
-    def __init__(self, settings: Settings, store: ConfigStore, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: ConfigStore,
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         vault = Vault(settings.master_key_bytes())
         running, schemas, registry = Running(), Schemas(), TokenRegistry()
         self._store = store
@@ -89,6 +102,14 @@ class Application:
             running=running,
             schemas=schemas,
             registry=registry,
+            admission=Admission(
+                registry=registry,
+                clock=clock,
+                monotonic=monotonic,
+                rate=settings.rate_limit,
+                burst=settings.rate_burst,
+                failures=settings.auth_failures,
+            ),
             payloads=payloads,
             feed=self._feed,
             commits=self._commits,
@@ -100,7 +121,7 @@ class Application:
         )
         self._service = ServiceApi(self.operations)
         self._web = build_web(self.operations, lambda: self.ready)
-        self._guard = Guard(self._dispatch)
+        self._guard = Guard(self._dispatch, Peers(settings.trusted_networks()))
         self._heartbeats: asyncio.Task[None] | None = None
         self.ready = False
         """Whether configs are served now."""

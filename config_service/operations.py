@@ -34,6 +34,7 @@ from .domain.scopes import Right
 from .draft_operations import DraftOperations
 from .finding import Finder
 from .schema_operations import SchemaOperations
+from .security.admission import Admission
 from .security.at_rest import Vault
 from .security.tokens import Token, TokenKey, TokenRegistry
 from .store.protocol import ConfigStore
@@ -65,6 +66,7 @@ class Operations:
         running: Running,
         schemas: Schemas,
         registry: TokenRegistry,
+        admission: Admission,
         payloads: Payloads,
         feed: Feed,
         commits: Commits,
@@ -78,6 +80,7 @@ class Operations:
         self._running = running
         self._schemas = schemas
         self._registry = registry
+        self._admission = admission
         self._payloads = payloads
         self._feed = feed
         self._reaching = reaching
@@ -133,9 +136,13 @@ class Operations:
         """The epoch of the store, and the newest revision that is served."""
         return self._feed.position
 
-    def authenticate(self, secret: str) -> Token:
-        """Return the token that ``secret`` proves. Raises UnauthenticatedError."""
-        return self._registry.authenticate(secret, self._clock())
+    def authenticate(self, secret: str, peer: str = "") -> Token:
+        """Return the token that ``secret`` proves, for one request from the address ``peer``.
+
+        Raises UnauthenticatedError, and ThrottledError when there are too many requests of the token or too many
+        failures of the address.
+        """
+        return self._admission.admit(secret, peer)
 
     # Reading
 

@@ -5,6 +5,7 @@ Knows names, defaults and limits. Opens nothing and listens nowhere.
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -29,8 +30,15 @@ _RULES: Final = {
     "heartbeat_interval": "seconds between two heartbeats of a stream, above 0 and at most 60",
     "watch_heartbeat_interval": "seconds between two heartbeats of a state-first stream, above 0 and at most 60",
     "queue_frames": "how many changes may wait for one slow stream, from 1 to 1000000",
+    "rate_limit": "requests a second that a token may send, from 0.01 to 1000000, or 0 for no limit",
+    "rate_burst": "how many requests a token may send at once, from 1 to 10000000",
+    "auth_failures": "how many failed authentications of an address are free, from 1 to 1000000, or 0 for no limit",
+    "trusted_proxies": "addresses and networks, comma-separated, such as 10.0.0.5,192.168.0.0/16",
     "log_level": "one of debug, info, warning, error, critical",
 }
+
+
+Network = IPv4Network | IPv6Network
 
 
 class SettingsError(ServiceError):
@@ -62,6 +70,14 @@ class Settings(BaseSettings):
     """Seconds between two heartbeats of a state-first stream, whose clients are told and take three for a cut."""
     queue_frames: int = Field(default=256, ge=1, le=1_000_000)
     """Changes that may wait for one subscriber; a slower reader is cut."""
+    rate_limit: float = Field(default=1000.0, ge=0, le=1_000_000, allow_inf_nan=False)
+    """Requests a second that a token may send to this process in the long run; 0: no limit. A stream is one request."""
+    rate_burst: int = Field(default=10_000, ge=1, le=10_000_000)
+    """Requests that a token may send at once, after a time in which it sent less."""
+    auth_failures: int = Field(default=20, ge=0, le=1_000_000)
+    """Failed authentications of an address before it is told to wait, longer each time; 0: no limit."""
+    trusted_proxies: str = ""
+    """Addresses and networks of proxies whose X-Forwarded-For is believed; none unless told otherwise."""
     log_level: LogLevel = "info"
     """The least severe messages to log."""
 
@@ -72,6 +88,19 @@ class Settings(BaseSettings):
             parse_encryption_key(value.get_secret_value())
         except ConfigClientError:
             raise ValueError(_MASTER_KEY_RULE) from None
+        return value
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _check_rate(cls, value: float) -> float:
+        if 0 < value < 0.01:
+            raise ValueError(_RULES["rate_limit"])
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, value: str) -> str:
+        _networks(value)
         return value
 
     @classmethod
@@ -89,6 +118,10 @@ class Settings(BaseSettings):
         # Raised outside the handler: a ValidationError keeps the values that it refused.
         raise SettingsError("; ".join(faults))
 
+    def trusted_networks(self) -> tuple[Network, ...]:
+        """Return the networks of ``trusted_proxies``."""
+        return _networks(self.trusted_proxies)
+
     def master_key_bytes(self) -> bytes:
         """Return the 32 bytes of the master key."""
         return parse_encryption_key(self.master_key.get_secret_value())
@@ -99,6 +132,10 @@ def _describe(field: str, *, missing: bool) -> str:
         # The name may be anything, a secret in the wrong place included.
         return f"there is no such setting; the settings are {', '.join(_RULES)}"
     return f"{variable(field)} is {'missing' if missing else 'invalid'}: it must be {_RULES[field]}"
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 def variable(field: str) -> str:

@@ -19,6 +19,7 @@ from ..domain.records import Version
 from ..operations import Operations
 from ..security.tokens import Token
 from .models import ChangedRow, ErrorBody, changed_row
+from .peers import peer_of
 from .requests import key_of, parse_query, read_body, secret_of
 
 Responses = dict[int | str, dict[str, Any]]
@@ -73,8 +74,8 @@ async def caller_of(
     operations: Annotated[Operations, Depends(operations_of)],
     _described: Annotated[str | None, Security(_scheme)],
 ) -> Token:
-    """Return the token that the request comes with. Raises UnauthenticatedError."""
-    return operations.authenticate(secret_of(request.scope["headers"]))
+    """Return the token that the request comes with. Raises UnauthenticatedError or ThrottledError."""
+    return operations.authenticate(secret_of(request.scope["headers"]), peer_of(request.scope))
 
 
 async def config_of(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from math import ceil
 from typing import Final
 
 from ..domain.errors import (
@@ -25,12 +26,15 @@ from ..domain.errors import (
     NotRenderableError,
     PatchConflictError,
     PreconditionFailedError,
+    RateLimitedError,
     SchemaViolationError,
     ServiceError,
     StoreCorruptError,
     StoreError,
     StoreFullError,
     StoreLockedError,
+    ThrottledError,
+    TooManyFailuresError,
     UnauthenticatedError,
     UnavailableError,
     UnsupportedMediaTypeError,
@@ -55,6 +59,9 @@ STATUS: Final[Mapping[type[ServiceError], int]] = {
     UnsupportedMediaTypeError: 415,
     NotRenderableError: 422,
     SchemaViolationError: 422,
+    ThrottledError: 429,
+    RateLimitedError: 429,
+    TooManyFailuresError: 429,
     ServiceError: 500,
     UnavailableError: 503,
     StoreError: 503,
@@ -82,6 +89,8 @@ def error_answer(error: ServiceError) -> Answer:
         headers.append((b"www-authenticate", b'X-Service-Token realm="config-service"'))
     if status == 503:
         headers.append((b"retry-after", _RETRY_AFTER))
+    if isinstance(error, ThrottledError):
+        headers.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after))))
     if status == 415:
         headers.append((b"accept-patch", ", ".join(kind.value for kind in PatchKind).encode()))
     told: dict[str, object] = {}

@@ -16,6 +16,7 @@ from ..domain.errors import InvalidRequestError, ServiceError
 from ..security.tokens import SECRET_PREFIX
 from .answers import STATUS_NOTED, App, Message, Receive, Scope, Send, send_answer
 from .errors import error_answer, internal_error
+from .peers import Peers
 
 MAX_TARGET_BYTES: Final = 8 * 1024
 """Bytes that path and query of a request may take."""
@@ -33,8 +34,9 @@ _logger = logging.getLogger("config_service")
 class Guard:
     """Wraps the application. Answers every error; logs a line per request and the place of every failure."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, peers: Peers | None = None) -> None:
         self._app = app
+        self._peers = peers or Peers(())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises nothing but a cancellation from outside."""
@@ -53,6 +55,7 @@ class Guard:
         head = scope["method"] == "HEAD"
         try:
             check_request(scope)
+            self._peers.resolve(scope)
             await self._app(scope, receive, send_and_note)
         except ServiceError as error:
             if not status and STATUS_NOTED not in scope:

@@ -41,6 +41,7 @@ from ..operations import Operations
 from ..security.tokens import Token
 from .answers import JSON, NO_SNIFF, NO_STORE, Answer, Headers, Receive, Scope, Send, send_answer
 from .errors import method_not_allowed, not_found
+from .peers import peer_of
 from .requests import (
     accepts_bound,
     environment_of,
@@ -112,7 +113,7 @@ class ServiceApi:
             return await send_answer(not_found(), send, head=head)
         if not head and scope["method"] != "GET":
             return await send_answer(method_not_allowed(_METHODS), send)
-        token = self._operations.authenticate(secret_of(scope["headers"]))
+        token = self._operations.authenticate(secret_of(scope["headers"]), peer_of(scope))
         segment, view = route["name"], route["view"]
         if segment is None:
             return await send_answer(self._list(token), send, head=head)
@@ -174,7 +175,7 @@ class ServiceApi:
         """Answer a state-first watch."""
         if scope["method"] != "POST":
             return await send_answer(method_not_allowed("POST"), send, head=scope["method"] == "HEAD")
-        token = self._operations.authenticate(secret_of(scope["headers"]))
+        token = self._operations.authenticate(secret_of(scope["headers"]), peer_of(scope))
         held = key_ids_of(scope["headers"])
         rows = await watched_of(await read_body(receive, scope["headers"], MAX_WATCH_BYTES))
         watch = await self._operations.streams.watch(token, rows, held, reader_of(scope))

@@ -8,6 +8,9 @@
     ├── UnsupportedMediaTypeError the body is of a kind that the request does not take
     ├── DocumentTooLargeError    over the configured limit
     ├── UnauthenticatedError     unknown, expired or revoked token
+    ├── ThrottledError           not now: ``retry_after`` says when
+    │   ├── RateLimitedError     the token sends more requests than it may
+    │   └── TooManyFailuresError authentication failed too often from one address
     ├── AccessDeniedError        a valid token whose scopes do not cover the request
     ├── NotFoundError            no such config, version, draft, schema or token
     ├── PreconditionFailedError  ``If-Match`` / ``If-None-Match`` did not hold; names both versions
@@ -87,6 +90,28 @@ class UnauthenticatedError(ServiceError):
     """The token is missing, unknown, expired or revoked."""
 
     code = "unauthenticated"
+
+
+class ThrottledError(ServiceError):
+    """The request is refused for now. ``retry_after``: the seconds after which it may be sent again."""
+
+    code = "throttled"
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimitedError(ThrottledError):
+    """The token sends more requests than the service allows."""
+
+    code = "rate_limited"
+
+
+class TooManyFailuresError(ThrottledError):
+    """Authentication failed too often from one address."""
+
+    code = "too_many_failures"
 
 
 class AccessDeniedError(ServiceError):

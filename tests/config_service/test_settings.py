@@ -24,6 +24,8 @@ def test_only_the_master_key_has_no_default() -> None:
     assert (settings.host, settings.port, settings.store_url) == ("127.0.0.1", 8080, "sqlite:///config.db")
     assert (settings.max_document_bytes, settings.heartbeat_interval, settings.queue_frames) == (1_048_576, 5.0, 256)
     assert settings.watch_heartbeat_interval == 15.0
+    assert (settings.rate_limit, settings.rate_burst, settings.auth_failures) == (1000.0, 10_000, 20)
+    assert settings.trusted_networks() == ()
     assert settings.log_level == "info"
     assert settings.master_key_bytes() == bytes.fromhex(KEY)
 
@@ -39,6 +41,10 @@ def test_variables_set_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
         "heartbeat_interval": "0.25",
         "watch_heartbeat_interval": "0.5",
         "queue_frames": "8",
+        "rate_limit": "2.5",
+        "rate_burst": "5",
+        "auth_failures": "0",
+        "trusted_proxies": "10.0.0.5, 192.168.0.0/16",
         "log_level": "debug",
     }
     assert values.keys() == Settings.model_fields.keys()
@@ -88,6 +94,12 @@ def test_a_missing_master_key_is_named_with_its_remedy() -> None:
         ("watch_heartbeat_interval", 61),
         ("watch_heartbeat_interval", "inf"),
         ("queue_frames", 0),
+        ("rate_limit", 0.001),
+        ("rate_limit", "nan"),
+        ("rate_burst", 0),
+        ("auth_failures", -1),
+        ("trusted_proxies", CANARY),
+        ("trusted_proxies", "10.0.0.1/8"),
         ("log_level", CANARY),
     ],
 )
