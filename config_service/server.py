@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from .api.answers import Headers
 from .api.errors import plain_error
+from .api.exchange import REQUEST_ID_HEADER, new_request_id
 from .api.guard import MAX_HEADER_BYTES, MAX_TARGET_BYTES
 from .api.streams import TAKE_OVER_EXTENSION
 from .app import Application, create_app
@@ -137,7 +138,8 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, in the shape of every other error, and close."""
         answer = plain_error(400, "invalid_request", msg)
-        headers = [*self.server_state.default_headers, *answer.encoded_headers(), (b"connection", b"close")]
+        told = [(REQUEST_ID_HEADER, new_request_id().encode()), (b"connection", b"close")]
+        headers = [*self.server_state.default_headers, *answer.encoded_headers(), *told]
         head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + answer.body)
         self.transport.close()

@@ -14,8 +14,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 """The types of ASGI 3, whose scopes and messages are open mappings."""
 Headers = list[tuple[bytes, bytes]]
 
-STATUS_NOTED: Final = "config_service.status"
-"""The key in a scope of the status of an answer that was not sent over ASGI, for the log."""
 JSON: Final = (b"content-type", b"application/json")
 NO_STORE: Final = (b"cache-control", b"no-store")
 NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")

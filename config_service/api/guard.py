@@ -12,10 +12,12 @@ import traceback
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from .. import origin
 from ..domain.errors import InvalidRequestError, ServiceError
 from ..security.tokens import SECRET_PREFIX
-from .answers import STATUS_NOTED, App, Message, Receive, Scope, Send, send_answer
+from .answers import App, Receive, Scope, Send, send_answer
 from .errors import error_answer, internal_error
+from .exchange import EXCHANGE, Exchange
 from .peers import Peers
 
 MAX_TARGET_BYTES: Final = 8 * 1024
@@ -44,30 +46,27 @@ class Guard:
             # A service without websockets: refusing is closing.
             await send({"type": "websocket.close", "code": 1000})
             return
-        status = 0
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        self._peers.resolve(scope)
+        exchange = scope[EXCHANGE] = Exchange(scope, send)
+        entered = origin.enter(exchange.origin)
         head = scope["method"] == "HEAD"
         try:
             check_request(scope)
-            self._peers.resolve(scope)
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, exchange.send)
         except ServiceError as error:
-            if not status and STATUS_NOTED not in scope:
-                await send_answer(error_answer(error), send_and_note, head=head)
+            if not exchange.status:
+                await send_answer(error_answer(error), exchange.send, head=head)
         except Exception as error:
             # Not raised: a server would log its text, which may hold a secret.
             _logger.error("unexpected %s", describe_failure(error))
-            if not status and STATUS_NOTED not in scope:
-                await send_answer(internal_error(), send_and_note, head=head)
+            if not exchange.status:
+                await send_answer(internal_error(), exchange.send, head=head)
         finally:
             if _access.isEnabledFor(logging.INFO):
-                _access.info("%s %s %s", scope["method"], _loggable(scope), status or scope.get(STATUS_NOTED, "-"))
+                _access.info("%s %s %s", scope["method"], _loggable(scope), exchange.status or "-")
+            origin.leave(entered)
+            # The server's part of the request has the scope: together they would wait for the garbage collector.
+            del scope[EXCHANGE]
 
 
 def check_request(scope: Scope) -> None:

@@ -17,7 +17,8 @@ from typing import Final
 from ..delivery.direct import DirectReader
 from ..delivery.frames import HEARTBEAT
 from ..delivery.subscription import End, QueuedReader, Reader
-from .answers import STATUS_NOTED, Headers, Receive, Scope, Send
+from .answers import Headers, Receive, Scope, Send
+from .exchange import EXCHANGE, Exchange
 
 TAKE_OVER_EXTENSION: Final = "config_service.take_over"
 """The key in ``scope["extensions"]`` of a ``TakeOver``."""
@@ -41,11 +42,13 @@ async def stream(
         await EventStream(subscription, receive, send).run(headers)
         return
     take_over: TakeOver = scope["extensions"].pop(TAKE_OVER_EXTENSION)
-    taken = take_over(headers)
+    exchange: Exchange | None = scope.get(EXCHANGE)
+    taken = take_over(headers if exchange is None else [*headers, exchange.header])
     if taken is None:
         subscription.end(End.READER_GONE)
         return
-    scope[STATUS_NOTED] = 200
+    if exchange is not None:
+        exchange.status = 200
     transport, head = taken
     # Some clients and proxies report a stream as open with its first byte of body.
     subscription.attach(transport, head + HEARTBEAT)

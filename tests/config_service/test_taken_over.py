@@ -92,7 +92,7 @@ def on_loop(service: Any, ask: Callable[[], Any]) -> Any:
 
 def test_the_head_of_a_stream_to_the_byte(service: Any, open_raw: Callable[..., Any]) -> None:
     """Neither a length nor chunks: the body ends with the connection, so that a frame is the same for everybody."""
-    base = open_raw(service.address, get(service.reader.secret))
+    base = open_raw(service.address, get(service.reader.secret).replace(b"Host:", b"X-Request-Id: r-1\r\nHost:"))
     assert re.sub(rb"date: [^\r]+", b"date: -", base.head).split(b"\r\n") == [
         b"HTTP/1.1 200 OK",
         b"date: -",
@@ -102,9 +102,10 @@ def test_the_head_of_a_stream_to_the_byte(service: Any, open_raw: Callable[..., 
         b"x-config-heartbeat: 0.05",
         b"x-config-epoch: " + base.headers["x-config-epoch"].encode(),
         b"x-config-revision: 3",
+        b"x-request-id: r-1",
         b"connection: close",
     ]
-    first = open_raw(service.address, post(service.reader.secret, Held("orders")))
+    first = open_raw(service.address, post(service.reader.secret, Held("orders"), extra="X-Request-Id: r-2\r\n"))
     assert re.sub(rb"date: [^\r]+", b"date: -", first.head).split(b"\r\n") == [
         b"HTTP/1.1 200 OK",
         b"date: -",
@@ -115,6 +116,7 @@ def test_the_head_of_a_stream_to_the_byte(service: Any, open_raw: Callable[..., 
         b"x-config-epoch: " + base.headers["x-config-epoch"].encode(),
         b"x-config-revision: 3",
         b"x-config-environment: default",
+        b"x-request-id: r-2",
         b"connection: close",
     ]
     assert first.until(b"synced").startswith(b":\nevent: config_state\ndata: {")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from config_service.api.answers import STATUS_NOTED
+from config_service.api.exchange import EXCHANGE
 from config_service.api.guard import Guard, check_request, describe_failure
 from config_service.domain.errors import InvalidRequestError, NotFoundError
 
@@ -159,14 +159,14 @@ async def test_an_answer_that_was_not_sent_over_asgi_is_logged_as_well(caplog: p
     """A stream that took its connection over has noted its status; a failure after that answers nothing more."""
 
     async def taking_over(scope: Any, *_: Any) -> None:
-        scope[STATUS_NOTED] = 200
+        scope[EXCHANGE].status = 200
 
     async def failing_afterwards(scope: Any, *_: Any) -> None:
-        scope[STATUS_NOTED] = 200
+        scope[EXCHANGE].status = 200
         raise RuntimeError(CANARY)
 
     async def refusing_afterwards(scope: Any, *_: Any) -> None:
-        scope[STATUS_NOTED] = 200
+        scope[EXCHANGE].status = 200
         raise NotFoundError("late")
 
     for app in (taking_over, failing_afterwards, refusing_afterwards):

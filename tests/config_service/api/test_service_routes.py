@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import datetime, timezone
 from typing import Any
 
@@ -30,7 +31,7 @@ async def reader(service: Any) -> Any:
 @pytest.fixture
 async def http(service: Any, reader: Any) -> Any:
     await service.publish("orders", RAW)
-    return service.client(reader)
+    return service.client(reader, {"X-Request-Id": "test"})
 
 
 def code(response: Any) -> str:
@@ -449,6 +450,7 @@ async def test_a_state_first_watch_says_where_it_begins(service: Any, http: Any,
     """Its headers: heartbeat, position, the environment that counts where none is named; and nothing may be stored."""
     answer = await watch(service, reader, b'[{"name": "orders"}]')
     assert answer.status == 200
+    assert re.fullmatch("[0-9a-f]{16}", answer.headers.pop("x-request-id"))
     assert answer.headers == {
         "content-type": "text/event-stream",
         "cache-control": "no-store",

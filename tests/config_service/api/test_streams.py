@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from config_service.api import streams
-from config_service.api.answers import STATUS_NOTED
+from config_service.api.exchange import EXCHANGE, Exchange
 from config_service.api.streams import TAKE_OVER_EXTENSION, EventStream, reader_of, stream
 from config_service.delivery.direct import DirectReader
 from config_service.delivery.subscription import End, QueuedReader
@@ -180,12 +180,13 @@ async def test_what_makes_the_subscription_depends_on_the_server() -> None:
 
 async def test_a_connection_that_is_lost_before_it_is_taken_over_leaves_nothing(service: Any) -> None:
     """The subscription ends, and no status is noted for an answer that nobody got."""
+    server = Server()
     await service.publish("orders")
     subscribed = service.operations.streams.subscribe(service.admin.token, "orders", reader=DirectReader)
-    server = Server()
-    scope: dict[str, Any] = {"extensions": {TAKE_OVER_EXTENSION: lambda _headers: None}}
+    scope: dict[str, Any] = {"headers": [], "extensions": {TAKE_OVER_EXTENSION: lambda _headers: None}}
+    exchange = scope[EXCHANGE] = Exchange(scope, server.send)
     await stream(subscribed, [], scope, server.receive, server.send)
     assert subscribed.ended is End.READER_GONE
-    assert STATUS_NOTED not in scope
+    assert exchange.status == 0
     assert server.sent == []
     assert len(service.app._hub) == 0

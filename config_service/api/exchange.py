@@ -1,0 +1,59 @@
+"""One request and its answer, as the edge of the application sees them: where it came from, and what it was told.
+
+Knows ASGI and headers. Knows nothing of configs. Every answer names the request's id in ``X-Request-Id``: the one that
+the client or a proxy sent, if it is fit for a log, else a fresh one.
+"""
+
+from __future__ import annotations
+
+import re
+from random import getrandbits
+from typing import Final
+
+from ..origin import Origin
+from .answers import Message, Scope, Send
+from .peers import peer_of
+
+EXCHANGE: Final = "config_service.exchange"
+"""The key in a scope of its ``Exchange``."""
+REQUEST_ID_HEADER: Final = b"x-request-id"
+_FIT: Final = re.compile(rb"(?!cst_)[A-Za-z0-9][A-Za-z0-9._:-]{0,39}\Z")
+"""Ids that may be logged: UUIDs and the like. Too short for a token's secret or a key that somebody put there."""
+
+
+class Exchange:
+    """A request under way. ``send`` passes the answer on and takes note of it."""
+
+    __slots__ = ("_send", "header", "origin", "status")
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        request_id = request_id_of(scope) or new_request_id()
+        self.origin: Final = Origin(request_id, peer_of(scope))
+        self.header: Final = (REQUEST_ID_HEADER, request_id.encode())
+        """The header that tells the id."""
+        self.status = 0
+        """The status of the answer, 0 while none has begun."""
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        """Pass ``message`` on; the head of the answer with the request's id."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), self.header]
+        await self._send(message)
+
+
+def request_id_of(scope: Scope) -> str | None:
+    """Return the id that a request came with, or None when there is none, several, or one that is unfit for a log."""
+    found: bytes | None = None
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID_HEADER:
+            if found is not None:
+                return None
+            found = value
+    return found.decode() if found is not None and _FIT.match(found) else None
+
+
+def new_request_id() -> str:
+    """Return a fresh id: 64 random bits as 16 hex characters. It is no secret and need not be unpredictable."""
+    return f"{getrandbits(64):016x}"
