@@ -17,7 +17,7 @@ class Origin(NamedTuple):
     request_id: str
     """At most 40 of the characters ``A-Z a-z 0-9 . _ : -``; empty when no request is the cause."""
     address: str
-    """The address of the client, without a port, as trusted proxies tell it; empty when there is none, as with a socket file or no request."""
+    """The address of the client, as far as it is known, without a port; else empty."""
 
 
 INTERNAL: Final = Origin("", "")
