@@ -6,7 +6,8 @@ Knows what is running, the schemas and how to commit. Asks nobody for rights: it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -17,13 +18,13 @@ from .delivery.feed import Feed
 from .delivery.running import Running
 from .delivery.schemas import Schemas
 from .domain.documents import Document
-from .domain.errors import ConflictError, DraftOutdatedError, NotFoundError
+from .domain.errors import ConflictError, DraftOutdatedError, NotFoundError, SchemaViolationError
 from .domain.keys import ConfigKey
 from .domain.preconditions import Precondition
 from .domain.records import ChangeKind, Draft, NewVersion
 from .security.at_rest import Vault
 from .security.tokens import TokenRegistry
-from .store.protocol import SchemaConflictError, VersionConflictError
+from .store.protocol import DraftConflictError, SchemaConflictError, VersionConflictError
 
 ROUNDS: Final = 16
 """How often a change is tried on a new base before it counts as lost to other writers."""
@@ -49,6 +50,15 @@ class Intent:
     content: bytes | None
     source_version: int | None = None
     draft: Draft | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Plan:
+    """A change of one config, and what it is conditional on."""
+
+    key: ConfigKey
+    precondition: Precondition
+    intent: Intent
 
 
 class Changes:
@@ -81,27 +91,33 @@ class Changes:
         DraftConflictError when the draft was changed meanwhile; ConflictError when other writers were faster every
         time; UnauthenticatedError when the token ended meanwhile; StoreError.
         """
-        async with self.lock(key):
+        (outcome,) = await self.apply_all([Plan(key, precondition, intent)])
+        return outcome
+
+    async def apply_all(self, plans: Sequence[Plan]) -> list[Outcome]:
+        """Commit and serve what ``plans``, each of another config, make: all of it at once or nothing.
+
+        Raises what ``apply`` raises, for the first config at fault; SchemaViolationError tells the violations of all.
+        """
+        async with AsyncExitStack() as held:
+            # In one order for everybody: two that name the same configs do not wait for each other.
+            for key in sorted({plan.key for plan in plans}):
+                await held.enter_async_context(self.lock(key))
+            overtaken = plans[0].key
             for _ in range(ROUNDS):
-                current = self._running.get(key)
+                found = [self._running.get(plan.key) for plan in plans]
                 # Reading a large document may take its time: whatever changed meanwhile is seen at the commit.
-                schema = await self._check(key, current, precondition, intent)
-                if self._running.get(key) is not current:
+                schemas = await self._check_all(plans, found)
+                if any(self._running.get(plan.key) is not one for plan, one in zip(plans, found, strict=True)):
                     continue
-                self._registry.confirm(intent.changed_by, self._clock())
-                runs = current is not None and not current.deleted
-                if current is not None and runs and current.content == intent.content:
-                    if intent.draft is not None:
-                        await self._commits.draft(key, intent.draft.document, None)
-                    return Outcome(current, changed=False)
-                base = current.version if current is not None else 0
+                for plan in plans:
+                    self._registry.confirm(plan.intent.changed_by, self._clock())
                 try:
-                    version = await self._commits.version(self._prepare(key, base, schema, intent))
-                except (VersionConflictError, SchemaConflictError):
+                    return await self._commit(plans, found, schemas)
+                except (VersionConflictError, SchemaConflictError) as conflict:
+                    overtaken = conflict.key
                     await self._feed.catch_up()
-                    continue
-                return Outcome(Document.of(version, intent.content), changed=True)
-        raise ConflictError(f"{key}: other writers changed it {ROUNDS} times meanwhile; try again")
+        raise ConflictError(f"{overtaken}: other writers changed it {ROUNDS} times meanwhile; try again")
 
     def lock(self, key: ConfigKey) -> asyncio.Lock:
         """Return the lock that lets the writers of one config pass one by one; compare-and-set remains the judge."""
@@ -110,19 +126,63 @@ class Changes:
             lock = self._locks[key] = asyncio.Lock()
         return lock
 
-    async def _check(
-        self, key: ConfigKey, current: Document | None, precondition: Precondition, intent: Intent
-    ) -> int | None:
-        """Return the number of the schema that the change fits; None when it needs to fit none."""
+    async def _check_all(self, plans: Sequence[Plan], found: Sequence[Document | None]) -> list[int | None]:
+        """Return the number of the schema that each change fits; None where it needs to fit none."""
+        for plan, current in zip(plans, found, strict=True):
+            self._check(plan, current)
+        numbers: list[int | None] = []
+        refused: list[SchemaViolationError] = []
+        for key, content in ((plan.key, plan.intent.content) for plan in plans):
+            try:
+                numbers.append(None if content is None else await self._schemas.check(key, content))
+            except SchemaViolationError as error:
+                refused.append(error if len(plans) == 1 else error.about(str(key)))
+        if refused:
+            raise SchemaViolationError(
+                "; ".join(map(str, refused)), tuple(one for error in refused for one in error.violations)
+            )
+        return numbers
+
+    def _check(self, plan: Plan, current: Document | None) -> None:
+        """Return when every condition of ``plan`` holds, its schema aside."""
+        key, intent = plan.key, plan.intent
         self._registry.confirm(intent.changed_by, self._clock())
         runs = current is not None and not current.deleted
         newest = current.version if current is not None else 0
         if intent.content is None and not runs:
             raise NotFoundError(f"{key}: nothing is running that could be deleted")
-        precondition.check(key, newest, running=runs)
+        plan.precondition.check(key, newest, running=runs)
         if intent.draft is not None:
             check_base(key, intent.draft.base, newest)
-        return None if intent.content is None else await self._schemas.check(key, intent.content)
+
+    async def _commit(
+        self, plans: Sequence[Plan], found: Sequence[Document | None], schemas: Sequence[int | None]
+    ) -> list[Outcome]:
+        """Commit what is new, and only then let go of the drafts that say what runs already."""
+        changes: list[NewVersion] = []
+        unchanged: dict[ConfigKey, Document] = {}
+        for plan, current, schema in zip(plans, found, schemas, strict=True):
+            if current is not None and not current.deleted and current.content == plan.intent.content:
+                unchanged[plan.key] = current
+            else:
+                base = current.version if current is not None else 0
+                changes.append(self._prepare(plan.key, base, schema, plan.intent))
+        made = {version.key: version for version in await self._commits.versions(changes)} if changes else {}
+        for plan in plans:
+            draft = plan.intent.draft
+            if plan.key in unchanged and draft is not None:
+                try:
+                    await self._commits.draft(plan.key, draft.document, None)
+                except DraftConflictError:
+                    # Beside others nothing is begun anew, as they may be committed: what was edited since is a draft.
+                    if len(plans) == 1:
+                        raise
+        return [
+            Outcome(unchanged[plan.key], changed=False)
+            if plan.key in unchanged
+            else Outcome(Document.of(made[plan.key], plan.intent.content), changed=True)
+            for plan in plans
+        ]
 
     def _prepare(self, key: ConfigKey, base: int, schema: int | None, intent: Intent) -> NewVersion:
         content = intent.content

@@ -7,7 +7,7 @@ happens when a client hangs up: a durable change that is not served would wait f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -41,9 +41,9 @@ class Commits:
         self._feed = feed
         self._under_way: set[asyncio.Task[object]] = set()
 
-    async def version(self, change: NewVersion) -> Version:
-        """Commit ``change`` and serve it. Raises StoreConflictError or StoreError."""
-        return await self._to_the_end(self._version(change))
+    async def versions(self, changes: Sequence[NewVersion]) -> list[Version]:
+        """Commit ``changes``, all or none, and serve them. Raises StoreConflictError or StoreError."""
+        return await self._to_the_end(self._versions(changes))
 
     async def schema(self, change: NewSchema) -> StoredSchema:
         """Commit ``change`` and validate by it from now on. Raises SchemaConflictError or StoreError."""
@@ -76,10 +76,14 @@ class Commits:
         while self._under_way:
             await asyncio.wait(tuple(self._under_way))
 
-    async def _version(self, change: NewVersion) -> Version:
-        version = await self._store.commit_version(change)
-        await self._feed.offer(Change.of_version(version))
-        return version
+    async def _versions(self, changes: Sequence[NewVersion]) -> list[Version]:
+        if len(changes) == 1:
+            versions = [await self._store.commit_version(changes[0])]
+        else:
+            versions = await self._store.commit_versions(changes)
+        for version in versions:
+            await self._feed.offer(Change.of_version(version))
+        return versions
 
     async def _schema(self, change: NewSchema) -> StoredSchema:
         schema = await self._store.commit_schema(change)

@@ -6,12 +6,12 @@ the draft that was read: of two edits at a time one begins again, and neither is
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from .background import LARGE, beside
-from .changes import ROUNDS, Changes, Intent, Outcome
+from .changes import ROUNDS, Changes, Intent, Outcome, Plan
 from .commits import Commits
 from .delivery.schemas import Schemas
 from .domain.documents import check_document
@@ -159,15 +159,32 @@ class DraftOperations:
         Raises AccessDeniedError; NotFoundError without a draft; PreconditionFailedError; DraftOutdatedError when it
         was made on a version that is not the newest; SchemaViolationError; ConflictError; StoreError.
         """
-        token.require(Right.WRITE, key.name, key.environment)
+        (outcome,) = await self.publish_together(token, [(key, precondition)])
+        return outcome
+
+    async def publish_together(self, token: Token, wanted: Sequence[tuple[ConfigKey, Precondition]]) -> list[Outcome]:
+        """Publish the drafts of several configs, each under its own condition: all of them or none.
+
+        Their versions become durable in one transaction, at consecutive revisions in the order of ``wanted``; every
+        watcher hears of them in that order. Outcomes come in that order too. A draft that says what runs already makes
+        no version, and is discarded.
+
+        Raises what ``publish`` raises, naming the config at fault; SchemaViolationError tells the violations of every
+        draft. Raises InvalidRequestError when nothing is named, or a config twice.
+        """
+        for key, _ in wanted:
+            token.require(Right.WRITE, key.name, key.environment)
+        _check_distinct([key for key, _ in wanted])
         for _ in range(ROUNDS):
-            draft = _required(key, await self._store.draft(key))
-            intent = Intent(ChangeKind.PUBLISHED, token.id, self._open(draft), draft=draft)
             try:
-                return await self._changes.apply(key, precondition, intent)
-            except DraftConflictError:
-                continue
-        raise _overtaken(key)
+                return await self._changes.apply_all([await self._plan(token, *each) for each in wanted])
+            except DraftConflictError as conflict:
+                overtaken = conflict.key
+        raise _overtaken(overtaken)
+
+    async def _plan(self, token: Token, key: ConfigKey, precondition: Precondition) -> Plan:
+        draft = _required(key, await self._store.draft(key))
+        return Plan(key, precondition, Intent(ChangeKind.PUBLISHED, token.id, self._open(draft), draft=draft))
 
     async def _edit(
         self, token: Token, key: ConfigKey, edit: Callable[[Draft | None], Awaitable[tuple[bytes, int]]]
@@ -197,6 +214,14 @@ async def _check(raw: bytes, limit: int) -> None:
         check_document(raw, limit)
     else:
         await beside(lambda: check_document(raw, limit))
+
+
+def _check_distinct(keys: Sequence[ConfigKey]) -> None:
+    if not keys:
+        raise InvalidRequestError("no draft was named; name at least one")
+    for place, key in enumerate(keys):
+        if key in keys[:place]:
+            raise InvalidRequestError(f"{key} was named twice; name each draft once")
 
 
 def _required(key: ConfigKey, draft: Draft | None) -> Draft:

@@ -32,6 +32,8 @@ from .lifecycle_models import (
     DifferenceList,
     DiscardedRow,
     DraftRow,
+    PublishedList,
+    PublishRequest,
     RevertRequest,
     ValidationRow,
     discarded_row,
@@ -39,7 +41,7 @@ from .lifecycle_models import (
     dump_differences,
     validation_row,
 )
-from .models import ChangedRow, ErrorBody, parse_request
+from .models import ChangedRow, ErrorBody, body_schema, changed_row, parse_request
 from .requests import base_of, parse_query, patch_kind_of, precondition_of, read_body
 
 _EDITS: Final[Responses] = {status: CHANGES[status] for status in (409, 413, 507)}
@@ -140,6 +142,33 @@ async def publish_draft(calls: Calls, caller: Caller, key: Key, request: Request
     Refused when another version came in between since the draft was made: nothing is overwritten.
     """
     return changed(response, await calls.drafts.publish(caller, key, precondition_of(request.scope["headers"])))
+
+
+@router.post(
+    "/drafts/publish",
+    status_code=201,
+    responses=NOT_FOUND
+    | CHANGES
+    | {
+        201: {"model": PublishedList, "description": "At least one new version is running."},
+        200: {"description": "What the drafts say is running already."},
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": body_schema(PublishRequest)}},
+        },
+    },
+)
+async def publish_drafts(calls: Calls, caller: Caller, request: Request, response: Response) -> PublishedList:
+    """Publish the drafts of several configs together, all of them or none, each under its own condition.
+
+    They become durable at once and take consecutive revisions in the order of the request.
+    """
+    wanted = parse_request(PublishRequest, await read_request(request))
+    outcomes = await calls.drafts.publish_together(caller, wanted.named(caller.default_environment))
+    response.status_code = 201 if any(outcome.changed for outcome in outcomes) else 200
+    return PublishedList(published=[changed_row(one.document, changed=one.changed) for one in outcomes])
 
 
 @router.post(

@@ -97,7 +97,10 @@ def error_answer(error: ServiceError) -> Answer:
     if isinstance(error, InvalidDocumentError | InvalidSchemaError | NotRenderableError) and error.path:
         told["path"] = error.path
     if isinstance(error, SchemaViolationError) and error.violations:
-        told["violations"] = [{"path": one.path, "keyword": one.keyword} for one in error.violations]
+        told["violations"] = [
+            {"path": one.path, "keyword": one.keyword} | ({"config": one.config} if one.config else {})
+            for one in error.violations
+        ]
     return plain_error(status, error.code, message, headers, told)
 
 

@@ -6,15 +6,17 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from config_client.protocol import format_timestamp
+from config_client.protocol import DEFAULT_LABEL, format_timestamp
 
 from ..domain.differences import Change, Difference
 from ..domain.errors import Violation
 from ..domain.json_values import serialise
+from ..domain.keys import ConfigKey
+from ..domain.preconditions import Precondition
 from ..domain.records import Draft, SchemaInfo
 from ..draft_operations import DraftDocument, Validation
 from ..schema_operations import SchemaDocument
-from .models import Request, ViolationRow
+from .models import ChangedRow, Request, ViolationRow
 
 _TIME = "2026-01-31T12:00:00.000000+00:00"
 
@@ -88,6 +90,43 @@ class DifferenceList(BaseModel):
     """What leads from one document to another, in an order in which it can be applied."""
 
     differences: list[DifferenceRow]
+
+
+class NamedDraft(Request):
+    """Which draft to publish together with others, and on which condition."""
+
+    name: str = Field(examples=["orders"])
+    environment: str | None = Field(
+        default=None, description="Without it: the token's default environment.", examples=["default"]
+    )
+    label: str | None = Field(default=None, description="Without it: main.", examples=["main"])
+    if_match: int | None = Field(
+        default=None, ge=1, lt=10**18, description="Only while this version is running.", examples=[3]
+    )
+
+
+class PublishRequest(Request):
+    """Which drafts to publish together."""
+
+    drafts: list[NamedDraft] = Field(
+        min_length=1, max_length=100, examples=[[{"name": "orders", "if_match": 3}, {"name": "billing"}]]
+    )
+
+    def named(self, default_environment: str) -> list[tuple[ConfigKey, Precondition]]:
+        """Return each config with its condition. Raises InvalidRequestError."""
+        return [
+            (
+                ConfigKey.of(one.name, one.environment or default_environment, one.label or DEFAULT_LABEL),
+                Precondition(versions=None if one.if_match is None else frozenset({one.if_match})),
+            )
+            for one in self.drafts
+        ]
+
+
+class PublishedList(BaseModel):
+    """What publishing several drafts together led to, in the order in which they were named."""
+
+    published: list[ChangedRow]
 
 
 class RevertRequest(Request):

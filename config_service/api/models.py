@@ -152,6 +152,11 @@ class ViolationRow(BaseModel):
 
     path: str = Field(description="JSON Pointer into the document; empty for all of it.", examples=["/db/port"])
     keyword: str = Field(description="The keyword of the schema that failed there.", examples=["type"])
+    config: str | None = Field(
+        default=None,
+        description="Only where several configs are published together: which one.",
+        examples=["orders (default, main)"],
+    )
 
 
 class ErrorDetail(BaseModel):
@@ -172,6 +177,22 @@ class ErrorBody(BaseModel):
 
 
 R = TypeVar("R", bound=Request)
+
+
+def body_schema(model: type[Request]) -> dict[str, object]:
+    """Return the JSON Schema of ``model`` that stands alone within a description of the API: nothing refers to it."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def resolved(value: object) -> object:
+        if isinstance(value, list):
+            return [resolved(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        part = str(value.get("$ref", "")).rpartition("/")[2]
+        return resolved(parts[part]) if part else {name: resolved(one) for name, one in value.items()}
+
+    return {name: resolved(value) for name, value in schema.items()}
 
 
 def parse_request(model: type[R], body: bytes) -> R:

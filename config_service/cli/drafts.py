@@ -28,6 +28,7 @@ from .output import print_fields, print_json, print_line, print_table
 from .wire import (
     DIFFERENCE_COLUMNS,
     DRAFT_COLUMNS,
+    DRAFTS_PUBLISH_ROUTE,
     config_route,
     described,
     difference_row,
@@ -181,7 +182,14 @@ def validate(
 
 
 def publish(
-    name: Name,
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="Names of configs, published together, all or none. NAME=N: only while version N of it is running.",
+            show_default=False,
+        ),
+    ],
     environment: Environment = None,
     label: Label = None,
     if_match: IfMatch = None,
@@ -189,11 +197,36 @@ def publish(
     token: Token = "",
     as_json: AsJson = False,
 ) -> None:
-    """Publish the draft, which is served at once and is no draft any more."""
-    query = key_query(name, environment, label)
+    """Publish the draft, which is served at once and is no draft any more; several NAMEs all of them or none."""
+    wanted = [_wanted(each) for each in names]
+    if if_match is not None and (len(wanted) > 1 or wanted[0][1] is not None):
+        raise CommandError("--if-match is about one draft; write NAME=N for each of several", ExitCode.USAGE)
+    queries = [key_query(name, environment, label) for name, _ in wanted]
+    if len(wanted) == 1:
+        name, version = wanted[0]
+        headers = precondition(if_match if version is None else version)
+        with ManageApi(url, token) as service:
+            row = service.call("POST", config_route(name, "draft/publish"), query=queries[0], headers=headers)
+        print_change(row, as_json)
+        return
+    rows = [
+        {"name": name, "if_match": version, **query} for (name, version), query in zip(wanted, queries, strict=True)
+    ]
     with ManageApi(url, token) as service:
-        row = service.call("POST", config_route(name, "draft/publish"), query=query, headers=precondition(if_match))
-    print_change(row, as_json)
+        answer = service.call("POST", DRAFTS_PUBLISH_ROUTE, body=json.dumps({"drafts": rows}).encode())
+    if as_json:
+        print_json(answer)
+        return
+    for made in rows_of(answer, "published"):
+        print_change(made, as_json=False)
+
+
+def _wanted(text: str) -> tuple[str, int | None]:
+    """Return the name and, behind ``=``, the version that has to be running."""
+    name, equals, version = text.partition("=")
+    if equals and not (version.isascii() and version.isdigit() and 0 < int(version) < 10**18):
+        raise CommandError("behind NAME= stands the number of the version that has to be running", ExitCode.USAGE)
+    return name, int(version) if equals else None
 
 
 def revert(

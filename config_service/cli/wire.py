@@ -18,6 +18,7 @@ from .exits import CommandError, ExitCode
 
 MANAGE_PATH: Final = "/api/v1/manage"
 CONFIGS_ROUTE: Final = f"{MANAGE_PATH}/configs"
+DRAFTS_PUBLISH_ROUTE: Final = f"{MANAGE_PATH}/drafts/publish"
 TOKENS_ROUTE: Final = f"{MANAGE_PATH}/tokens"
 
 CONFIG_COLUMNS: Final = ("NAME", "ENVIRONMENT", "LABEL", "VERSION", "STATE", "CHANGED BY", "AT")

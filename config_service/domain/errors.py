@@ -32,7 +32,7 @@ program may match on; it stands in the body of the HTTP answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 
@@ -152,10 +152,14 @@ class PatchConflictError(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Where a document does not fit its schema: a JSON Pointer (RFC 6901), and the keyword that failed there."""
+    """Where a document does not fit its schema: a JSON Pointer (RFC 6901), and the keyword that failed there.
+
+    ``config`` names the config where several are published together, and is empty otherwise.
+    """
 
     path: str
     keyword: str
+    config: str = ""
 
     def __str__(self) -> str:
         return f"{self.path or 'the document'}: {self.keyword}"
@@ -169,6 +173,10 @@ class SchemaViolationError(ServiceError):
     def __init__(self, message: str, violations: tuple[Violation, ...] = ()) -> None:
         super().__init__(message)
         self.violations = violations
+
+    def about(self, config: str) -> SchemaViolationError:
+        """Return this error with violations that name ``config``: one of several published together."""
+        return SchemaViolationError(str(self), tuple(replace(one, config=config) for one in self.violations))
 
 
 class NotRenderableError(ServiceError):

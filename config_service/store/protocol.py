@@ -5,12 +5,13 @@ A store keeps what it is given, sealed. Every implementation passes ``config_ser
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from config_client.protocol import Position
 
+from ..domain.errors import InvalidRequestError
 from ..domain.keys import ConfigKey
 from ..domain.records import (
     Draft,
@@ -32,27 +33,35 @@ class StoreConflictError(Exception):
     """Base of what a change meets whose condition does not hold any more; nothing was changed."""
 
 
-class VersionConflictError(StoreConflictError):
+class ConfigConflictError(StoreConflictError):
+    """A condition on the config ``key`` does not hold any more."""
+
+    def __init__(self, key: ConfigKey, fault: str) -> None:
+        super().__init__(f"{key}: {fault}")
+        self.key = key
+
+
+class VersionConflictError(ConfigConflictError):
     """The newest version of the key is not the one the commit was conditional on."""
 
     def __init__(self, key: ConfigKey, base: int, newest: int) -> None:
-        super().__init__(f"{key}: newest version is {newest}, the change was made on {base}")
+        super().__init__(key, f"newest version is {newest}, the change was made on {base}")
         self.newest = newest
 
 
-class SchemaConflictError(StoreConflictError):
+class SchemaConflictError(ConfigConflictError):
     """The newest schema of the key is not the one the commit was conditional on."""
 
     def __init__(self, key: ConfigKey, base: int, newest: int) -> None:
-        super().__init__(f"{key}: newest schema is {newest}, the change was made under {base}")
+        super().__init__(key, f"newest schema is {newest}, the change was made under {base}")
         self.newest = newest
 
 
-class DraftConflictError(StoreConflictError):
+class DraftConflictError(ConfigConflictError):
     """The draft of the key is not the one the change was conditional on."""
 
     def __init__(self, key: ConfigKey) -> None:
-        super().__init__(f"{key}: its draft was changed meanwhile")
+        super().__init__(key, "its draft was changed meanwhile")
 
 
 class KeyConflictError(StoreConflictError):
@@ -67,6 +76,15 @@ class StoreNotEmptyError(StoreConflictError):
 
     def __init__(self) -> None:
         super().__init__("the store is not empty; a backup is restored into a new store only, and nothing was changed")
+
+
+def check_distinct(changes: Iterable[NewVersion]) -> None:
+    """Return when no key comes twice in ``changes``, else raise InvalidRequestError: each store's first check."""
+    seen: set[ConfigKey] = set()
+    for change in changes:
+        if change.key in seen:
+            raise InvalidRequestError(f"{change.key} was named twice; one commit makes at most one version of a config")
+        seen.add(change.key)
 
 
 class ConfigStore(Protocol):
@@ -104,6 +122,13 @@ class ConfigStore(Protocol):
         Raises VersionConflictError when ``change.base`` is not the newest version of its key; SchemaConflictError when
         ``change.schema`` is given and not the number of its newest schema; DraftConflictError when ``change.draft`` is
         given and not what its draft is.
+        """
+
+    async def commit_versions(self, changes: Sequence[NewVersion]) -> list[Version]:
+        """Append several versions in one transaction: all of them or none, at consecutive revisions in their order.
+
+        Each is conditional as for ``commit_version``, and what one of them raises, whose ``key`` it names, refuses all.
+        Raises InvalidRequestError when a key comes twice. No changes make no transaction.
         """
 
     async def commit_schema(self, change: NewSchema) -> StoredSchema:

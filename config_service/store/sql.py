@@ -10,7 +10,7 @@ that a thread has begun is finished, one still waiting for its turn is dropped.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -34,6 +34,7 @@ from ..domain.records import (
     Version,
     VersionInfo,
 )
+from .protocol import check_distinct
 from .session import Session
 from .sqlite import SqliteFile
 from .statements import drafts, history, schemas, tokens, versions
@@ -94,6 +95,14 @@ class SqlStore:
         DraftConflictError when ``change.schema`` or ``change.draft`` is given and not what there is.
         """
         return await self._write(versions.commit, change)
+
+    async def commit_versions(self, changes: Sequence[NewVersion]) -> list[Version]:
+        """Append several versions in one transaction: all of them or none, at consecutive revisions in their order.
+
+        Raises what ``commit_version`` raises, and InvalidRequestError when a key comes twice.
+        """
+        check_distinct(changes)
+        return await self._write(versions.commit_all, changes) if changes else []
 
     async def newest_versions(self) -> AsyncIterator[Version]:
         """Yield the newest version of every key, tombstones included, ordered by key.

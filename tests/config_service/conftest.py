@@ -10,7 +10,7 @@ import dataclasses
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -50,6 +50,7 @@ from config_service.store.protocol import (
     SchemaConflictError,
     StoreNotEmptyError,
     VersionConflictError,
+    check_distinct,
 )
 
 EPOCH = "0123456789ab0123456789ab"
@@ -94,14 +95,25 @@ class MemoryStore:
         return self.check
 
     async def commit_version(self, change: NewVersion) -> Version:
+        (version,) = await self.commit_versions([change])
+        return version
+
+    async def commit_versions(self, changes: Sequence[NewVersion]) -> list[Version]:
+        check_distinct(changes)
         await self._pass()
+        for change in changes:
+            newest = len(self.held.get(change.key, []))
+            if change.base != newest:
+                raise VersionConflictError(change.key, change.base, newest)
+            if change.schema is not None:
+                self._require_schema(change.key, change.schema)
+            if change.draft is not None:
+                self._require_draft(change.key, change.draft)
+        return [self._append(change) for change in changes]
+
+    def _append(self, change: NewVersion) -> Version:
         versions = self.held.setdefault(change.key, [])
-        if change.base != len(versions):
-            raise VersionConflictError(change.key, change.base, len(versions))
-        if change.schema is not None:
-            self._require_schema(change.key, change.schema)
         if change.draft is not None:
-            self._require_draft(change.key, change.draft)
             del self.held_drafts[change.key]
         version = Version(
             key=change.key,

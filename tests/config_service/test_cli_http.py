@@ -328,6 +328,37 @@ def test_commands_of_drafts_and_schemas_send_what_they_say(
     assert sent.body == body
 
 
+def test_drafts_of_several_configs_are_published_in_one_request(service: Script) -> None:
+    """In the order of the names, each with the version behind its ``=``; one line is printed for each."""
+    service.answer({"published": [ROW | {"changed": True}, ROW | {"name": "billing", "changed": False}]}, 201)
+    result = run(service, "draft", "publish", "orders=4", "billing", "-e", "prod")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        f"orders (prod, main): version {ROW['version']}, revision {ROW['revision']}",
+        f"billing (prod, main): unchanged, still version {ROW['version']}",
+    ]
+    assert (service.request.method, service.request.path) == ("POST", "/api/v1/manage/drafts/publish")
+    assert json.loads(service.request.body) == {
+        "drafts": [
+            {"name": "orders", "if_match": 4, "environment": "prod", "label": None},
+            {"name": "billing", "if_match": None, "environment": "prod", "label": None},
+        ]
+    }
+    assert json.loads(run(service, "draft", "publish", "orders", "billing", "--json").stdout) == json.loads(
+        service.body
+    )
+
+
+def test_a_condition_on_one_of_several_drafts_is_written_behind_its_name(service: Script) -> None:
+    """``NAME=N`` is the condition of one draft too; anything that could be read in two ways is refused unsent."""
+    service.answer(ROW | {"changed": True})
+    assert run(service, "draft", "publish", "orders=2").exit_code == 0
+    assert service.request.headers["If-Match"] == '"2"'
+    for args in (("a", "b", "--if-match", "1"), ("a=1", "--if-match", "1"), ("a=", "b"), ("a=0",), ("a=x",)):
+        assert run(service, "draft", "publish", *args).exit_code == 2, args
+    assert len(service.requests) == 1
+
+
 @pytest.mark.parametrize(("patch", "kind"), [(b'{"a": 1}', "merge-patch"), (b" \n[]", "json-patch")])
 def test_the_kind_of_a_patch_is_told_by_its_first_character(service: Script, patch: bytes, kind: str) -> None:
     """A merge patch of a config is an object and a JSON Patch is an array, so nobody has to say which it is."""

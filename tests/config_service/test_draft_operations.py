@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from config_service.app import create_app
-from config_service.domain.errors import SchemaViolationError, UnauthenticatedError
+from config_service.domain.errors import DraftOutdatedError, SchemaViolationError, UnauthenticatedError
 from config_service.domain.keys import ConfigKey
 from config_service.domain.patches import PatchKind
+from config_service.domain.preconditions import UNCONDITIONAL
 from config_service.domain.records import NewVersion, Version
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +61,55 @@ async def test_a_draft_that_is_edited_while_it_is_published_is_published_as_edit
     outcome = await service.operations.drafts.publish(token, ORDERS)
     assert (outcome.document.version, outcome.document.content) == (1, b'{"a": 2}')
     assert await store.draft(ORDERS) is None
+
+
+async def test_drafts_published_together_reach_watchers_in_revision_order(service: Any) -> None:
+    """Each stream hears its own; the order of the log is the order asked for."""
+    token = service.admin.token
+    for name in ("billing", "orders"):
+        await service.operations.drafts.replace(token, ConfigKey(name), b"{}")
+        await service.publish(name, b'{"a": 0}', "prod")
+    streams = [service.operations.streams.subscribe(token, name) for name in ("orders", "billing")]
+    wanted = [(ConfigKey(name), UNCONDITIONAL) for name in ("orders", "billing")]
+    outcomes = await service.operations.drafts.publish_together(token, wanted)
+    revisions = [outcome.document.revision for outcome in outcomes]
+    assert revisions == [revisions[0], revisions[0] + 1]
+    heard = [(await stream.next()).decode() for stream in streams]
+    assert [f"-{revision}\n" in frame for revision, frame in zip(revisions, heard, strict=True)] == [True, True]
+
+
+async def test_another_writer_between_the_check_and_the_commit_of_several_refuses_all(
+    service: Any, neighbour: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version of one of them in between makes that draft outdated: nothing of the others is published."""
+    token, store = service.admin.token, service.store
+    keys = (ORDERS, ConfigKey("billing"))
+    for key in keys:
+        await service.operations.drafts.replace(token, key, b'{"draft": 1}')
+    commit = store.commit_versions
+
+    async def publish_first(changes: Sequence[NewVersion]) -> list[Version]:
+        monkeypatch.setattr(store, "commit_versions", commit)
+        await neighbour.publish(token, keys[1], b'{"theirs": 1}')
+        return await commit(changes)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(store, "commit_versions", publish_first)
+    with pytest.raises(DraftOutdatedError, match="billing"):
+        await service.operations.drafts.publish_together(token, [(key, UNCONDITIONAL) for key in keys])
+    assert await store.versions(ORDERS) == []
+    assert len(store.held_drafts) == 2
+
+
+async def test_two_that_publish_the_same_drafts_together_do_not_wait_for_each_other(service: Any) -> None:
+    """Whatever order they name them in; one publishes them, the other had read them before and overwrites nothing."""
+    token, keys = service.admin.token, (ORDERS, ConfigKey("billing"))
+    for key in keys:
+        await service.operations.drafts.replace(token, key, b"{}")
+    rows = [[(key, UNCONDITIONAL) for key in order] for order in (keys, keys[::-1])]
+    outcomes = await asyncio.gather(
+        *(service.operations.drafts.publish_together(token, row) for row in rows), return_exceptions=True
+    )
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["DraftOutdatedError", "list"]
 
 
 async def test_a_version_that_was_validated_by_an_older_schema_is_validated_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, insert, select
@@ -48,6 +49,11 @@ def commit(connection: Connection, change: NewVersion) -> Version:
     history.append(connection, entry)
     connection.execute(insert(versions), rows.version_values(version))
     return version
+
+
+def commit_all(connection: Connection, changes: Sequence[NewVersion]) -> list[Version]:
+    """Append a version for each of ``changes``, in their order. Raises what ``commit`` raises."""
+    return [commit(connection, change) for change in changes]
 
 
 def newest_after(connection: Connection, key: ConfigKey) -> list[Version]:

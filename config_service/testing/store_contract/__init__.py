@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .batches import BatchLaws
 from .concurrency import ConcurrencyLaws
 from .lifecycle import LifecycleLaws
 from .restoring import RestoringLaws
@@ -13,5 +14,7 @@ from .versions import VersionLaws
 __all__ = ["StoreContract", "check_laws", "new_draft", "new_rotation", "new_schema", "new_token", "new_version"]
 
 
-class StoreContract(LifecycleLaws, VersionLaws, StagingLaws, ConcurrencyLaws, TokenLaws, RestoringLaws):
+class StoreContract(
+    LifecycleLaws, VersionLaws, BatchLaws, StagingLaws, ConcurrencyLaws, TokenLaws, RestoringLaws
+):
     """Inherit, name the class ``Test…``, say how to create a store and how to stall it; pytest does the rest."""

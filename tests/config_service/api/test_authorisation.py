@@ -37,6 +37,7 @@ ALLOWED: dict[tuple[str, str], set[str] | None] = {
     ("POST", f"{MANAGE}/configs/{{name}}/draft/validate"): {"write"},
     ("POST", f"{MANAGE}/configs/{{name}}/draft/publish"): {"write"},
     ("POST", f"{MANAGE}/configs/{{name}}/draft/revert"): {"write"},
+    ("POST", f"{MANAGE}/drafts/publish"): {"write"},
     ("DELETE", f"{MANAGE}/configs/{{name}}/draft"): {"write"},
     ("GET", f"{MANAGE}/configs/{{name}}/diff"): {"write"},
     ("GET", f"{MANAGE}/configs/{{name}}/schema"): {"write"},
@@ -58,6 +59,7 @@ BODY = {
     ("POST", f"{MANAGE}/configs/{{name}}/rollback"): b'{"version": 1}',
     ("PUT", f"{MANAGE}/configs/{{name}}/draft"): b'{"a": 2}',
     ("PATCH", f"{MANAGE}/configs/{{name}}/draft"): b'{"a": 3}',
+    ("POST", f"{MANAGE}/drafts/publish"): b'{"drafts": [{"name": "orders"}]}',
     ("PUT", f"{MANAGE}/configs/{{name}}/schema"): b'{"required": ["a"]}',
     ("POST", f"{MANAGE}/tokens"): b'{"name": "x"}',
 }

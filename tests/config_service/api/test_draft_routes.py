@@ -283,3 +283,93 @@ async def test_a_draft_is_refused_to_whoever_may_only_read(service: Any, http: A
         refusal(await client.get(path), 403, "access_denied")
     for path in ("", "/orders", "/orders/formatted", "/orders?version=1"):
         assert CANARY not in (await client.get(f"/api/v1/service/configs{path}")).text
+
+
+TOGETHER = "/api/v1/manage/drafts/publish"
+BILLING = "/api/v1/manage/configs/billing"
+
+
+def named(*drafts: dict[str, object]) -> dict[str, object]:
+    return {"drafts": list(drafts)}
+
+
+async def test_several_drafts_are_published_together(service: Any, http: Any) -> None:
+    """In the order named, at consecutive revisions; no draft is left, and one that changes nothing makes no version."""
+    await service.publish("orders", b'{"a": 1}')
+    await service.publish("same", b'{"a": 1}')
+    for config in (CONFIG, BILLING, "/api/v1/manage/configs/same"):
+        await http.put(f"{config}/draft", content=b'{"a": 2}' if "same" not in config else b'{"a": 1}')
+    before = len(service.store.entries)
+    response = await http.post(
+        TOGETHER, json=named({"name": "billing"}, {"name": "same"}, {"name": "orders", "if_match": 1})
+    )
+    assert response.status_code == 201
+    rows = response.json()["published"]
+    assert [(row["name"], row["version"], row["changed"]) for row in rows] == [
+        ("billing", 1, True),
+        ("same", 1, False),
+        ("orders", 2, True),
+    ]
+    assert [rows[0]["revision"], rows[2]["revision"]] == [before + 1, before + 2]
+    assert not service.store.held_drafts
+    assert (await http.get(SERVED)).content == b'{"a": 2}'
+
+
+async def test_what_changes_nothing_together_is_answered_200(service: Any, http: Any) -> None:
+    """As for a single draft; the drafts are gone."""
+    await service.publish("orders", b"{}")
+    await service.publish("billing", b"{}")
+    await http.put(DRAFT, content=b"{}")
+    await http.put(f"{BILLING}/draft", content=b"{}")
+    entries = len(service.store.entries)
+    response = await http.post(TOGETHER, json=named({"name": "orders"}, {"name": "billing"}))
+    assert (response.status_code, len(service.store.entries)) == (200, entries)
+    assert not service.store.held_drafts
+
+
+async def test_one_draft_that_is_refused_refuses_all_and_is_named(service: Any, http: Any) -> None:
+    """By condition, base, schema or absence; nothing is published and every draft is as it was."""
+    await service.publish("orders", b'{"a": 1}')
+    await service.publish("billing", b'{"a": 1}')
+    await http.put(DRAFT, content=b'{"a": 2}')
+    await http.put(f"{BILLING}/draft", content=json.dumps({"a": CANARY}).encode())
+    drafts, entries = dict(service.store.held_drafts), len(service.store.entries)
+    both = ({"name": "orders"}, {"name": "billing", "if_match": 7})
+    error = refusal(await http.post(TOGETHER, json=named(*both)), 412, "precondition_failed")
+    assert error["message"].startswith("billing (default, main): the change was made on version 7, but version 1")
+    await service.publish("billing", b'{"a": 3}')
+    both = ({"name": "orders"}, {"name": "billing"})
+    assert "billing" in refusal(await http.post(TOGETHER, json=named(*both)), 409, "draft_outdated")["message"]
+    missing = await http.post(TOGETHER, json=named({"name": "orders"}, {"name": "other"}))
+    assert "other" in refusal(missing, 404, "not_found")["message"]
+    assert (dict(service.store.held_drafts), len(service.store.entries)) == (drafts, entries + 1)
+
+
+async def test_the_violations_of_every_draft_are_told(service: Any, http: Any) -> None:
+    """Each with its config, so that all can be mended at once; and no value."""
+    for config in (CONFIG, BILLING):
+        await http.put(f"{config}/schema", content=b'{"properties": {"a": {"type": "integer"}}, "required": ["b"]}')
+        await http.put(f"{config}/draft", content=json.dumps({"a": CANARY}).encode())
+    response = await http.post(TOGETHER, json=named({"name": "orders"}, {"name": "billing"}))
+    error = refusal(response, 422, "schema_violation")
+    found = {(one["config"], one["path"], one["keyword"]) for one in error["violations"]}
+    assert found == {
+        (f"{name} (default, main)", path, keyword)
+        for name in ("orders", "billing")
+        for path, keyword in (("/a", "type"), ("", "required"))
+    }
+    assert CANARY not in response.text
+    assert len(service.store.held_drafts) == 2
+
+
+async def test_publishing_together_needs_every_right_and_a_list_that_makes_sense(service: Any, http: Any) -> None:
+    """403 for a single config that the token may not write; 400 for none, one twice, or fields that are not ours."""
+    await http.put(DRAFT, content=b"{}")
+    await http.put(f"{BILLING}/draft", content=b"{}")
+    limited = service.client(await service.mint("orders@*:write"))
+    both = named({"name": "orders"}, {"name": "billing"})
+    refusal(await limited.post(TOGETHER, json=both), 403, "access_denied")
+    twice = ({"name": "orders"}, {"name": "orders", "environment": "default"})
+    for body in (named(), named(*twice), {}, named({"name": "a/b"}), named({"name": "orders", "x": 1})):
+        refusal(await http.post(TOGETHER, json=body), 400, "invalid_request")
+    assert len(service.store.held_drafts) == 2

@@ -35,12 +35,29 @@ async def write(store: SqlStore, name: str, chance: random.Random) -> None:
         report(f"{name} {version.version} {version.revision} {hashlib.sha256(document).hexdigest()}")
 
 
+async def write_pairs(store: SqlStore, chance: random.Random) -> None:
+    """Commit two configs together, again and again; both lines of a pair are reported at once."""
+    keys = [ConfigKey("pair-0"), ConfigKey("pair-1")]
+    base = len(await store.versions(keys[0]))
+    for number in range(base, base + COMMITS):
+        document = chance.randbytes(chance.choice((10, 1_000)))
+        now = datetime.now(timezone.utc)
+        made = await store.commit_versions(
+            [NewVersion(key, number, document, ChangeKind.PUBLISHED, 7, now) for key in keys]
+        )
+        digest = hashlib.sha256(document).hexdigest()
+        report("\n".join(f"{one.key.name} {one.version} {one.revision} {digest}" for one in made))
+
+
 async def main() -> None:
     store = SqlStore(f"sqlite:///{sys.argv[1]}")
     await store.open()
     report("open")
     seed = int(sys.argv[2])
-    await asyncio.gather(*(write(store, f"config-{n}", random.Random(seed * WRITERS + n)) for n in range(WRITERS)))
+    await asyncio.gather(
+        write_pairs(store, random.Random(-1 - seed)),
+        *(write(store, f"config-{n}", random.Random(seed * WRITERS + n)) for n in range(WRITERS)),
+    )
     await store.close()
 
 

@@ -62,7 +62,10 @@ def killed_while_committing(path: Path, seed: int) -> list[str]:
 
 
 def test_what_was_acknowledged_outlives_sigkill(tmp_path: Path) -> None:
-    """Ten rounds on one store: every acknowledged commit is there, byte for byte, and the store is whole."""
+    """Ten rounds on one store: every acknowledged commit is there, byte for byte, and the store is whole.
+
+    Of two configs that are always committed together, neither ever has a version more than the other.
+    """
     path = tmp_path / "store.db"
     acknowledged: dict[tuple[str, int], tuple[int, str]] = {}
 
@@ -75,6 +78,8 @@ def test_what_was_acknowledged_outlives_sigkill(tmp_path: Path) -> None:
                 version = await store.version(ConfigKey(name), number)
                 assert version is not None
                 assert (version.revision, hashlib.sha256(version.document or b"").hexdigest()) == expected
+            pair = [await store.versions(ConfigKey(name)) for name in ("pair-0", "pair-1")]
+            assert [one.revision + 1 for one in pair[0]] == [one.revision for one in pair[1]]
         finally:
             await store.close()
 
