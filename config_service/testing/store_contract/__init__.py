@@ -14,7 +14,5 @@ from .versions import VersionLaws
 __all__ = ["StoreContract", "check_laws", "new_draft", "new_rotation", "new_schema", "new_token", "new_version"]
 
 
-class StoreContract(
-    LifecycleLaws, VersionLaws, BatchLaws, StagingLaws, ConcurrencyLaws, TokenLaws, RestoringLaws
-):
+class StoreContract(LifecycleLaws, VersionLaws, BatchLaws, StagingLaws, ConcurrencyLaws, TokenLaws, RestoringLaws):
     """Inherit, name the class ``Test…``, say how to create a store and how to stall it; pytest does the rest."""
