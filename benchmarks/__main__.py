@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from . import fanout, get, herd, import_time, propagation, snapshot_load, watch_latency, watch_resources
+from . import fanout, get, herd, import_time, propagation, reads, snapshot_load, watch_latency, watch_resources
 from .harness import Result
 from .machine import SkippedError
 
@@ -25,6 +25,7 @@ BENCHMARKS: Final[dict[str, Callable[[bool], Sequence[Result]]]] = {
     "watch_resources": watch_resources.run,
     "herd": herd.run,
     "fanout": fanout.run,
+    "reads": reads.run,
 }
 
 
