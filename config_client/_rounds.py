@@ -38,9 +38,11 @@ from .errors import (
     ConfigClientError,
     ConnectionError,  # noqa: A004 - this package's
     DecryptionError,
+    ForbiddenError,
     InvalidResponseError,
     NotFoundError,
     RefusedError,
+    UnauthorizedError,
 )
 from .protocol import CHANGED_EVENT, RESET_EVENT, Position, parse_change_event
 from .status import State
@@ -206,6 +208,8 @@ class Watch(ABC):
 
     def _back_off(self, failure: ConfigClientError) -> Steps:
         if not self._found or not isinstance(failure, NotFoundError):
+            if isinstance(failure, UnauthorizedError | ForbiddenError | NotFoundError):
+                yield Forget()
             yield Report(failure)
         else:
             yield from self._lose(failure)

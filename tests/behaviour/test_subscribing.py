@@ -544,6 +544,37 @@ def test_the_last_good_value_serves_a_start_while_the_service_is_down(
     assert reaches(orders, State.LIVE)
 
 
+@pytest.mark.parametrize("base_only", [False, True])
+def test_what_may_not_be_read_any_more_is_erased_from_the_disk(
+    backend: Any, subscriber: Callable[..., Any], tmp_path: Path, base_only: bool
+) -> None:
+    """A deleted config at the next start as well, and a revoked token at once, on both kinds of streams."""
+    backend.set_base_only(base_only)
+    directory = tmp_path / "cache"
+    on_disk = {"cache": True, "cache_directory": directory}
+
+    def kept() -> int:
+        return len([path for path in directory.glob("*") if not path.name.startswith(".")])
+
+    backend.publish("orders", {"n": 1})
+    backend.publish("payments", {"n": 1})
+    credentials = backend.mint()
+    first = subscriber(credentials, **on_disk)
+    first.subscribe("orders", dict)
+    first.subscribe("payments", dict)
+    assert eventually(lambda: kept() == 2)
+    first.close()
+    backend.delete("orders")
+    second = subscriber(credentials, **on_disk)
+    with pytest.raises(NotFoundError):
+        second.subscribe("orders", dict)
+    assert eventually(lambda: kept() == 1)
+    payments = second.subscribe("payments", dict)
+    backend.revoke(credentials)
+    assert reaches(payments, State.STOPPED)
+    assert eventually(lambda: kept() == 0)
+
+
 def test_the_status_of_the_client_ends_with_what_it_was_of(backend: Any, subscriber: Callable[..., Any]) -> None:
     """STOPPED by a 401 that ends all; without subscriptions it is not LIVE; the metrics are told of every end."""
     backend.publish("orders", {"n": 1})

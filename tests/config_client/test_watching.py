@@ -721,6 +721,38 @@ def test_a_refusal_at_the_start_is_reported_and_raised(error: ConfigClientError)
     assert caught.value.__context__ is None
 
 
+@pytest.mark.parametrize("error", [UnauthorizedError("401"), ForbiddenError("403"), NotFoundError("404")])
+@pytest.mark.parametrize("final", [DEFAULT_FINAL_ERRORS, ()])
+def test_what_may_not_be_had_is_forgotten_before_it_is_told_of(
+    error: ConfigClientError, final: tuple[type[ConfigClientError], ...]
+) -> None:
+    """A 401, a 403 and a first 404 erase what an earlier process has kept, whether or not they end the watch."""
+    play = Play(ValueWatch(policy(final)))
+    assert play() == Fetch()
+    assert play(error) == Report(error)
+    assert Forget() in play.told
+
+
+@pytest.mark.parametrize("error", [UnauthorizedError("401"), ForbiddenError("403")])
+def test_a_stream_that_is_refused_makes_a_value_watch_forget_too(error: ConfigClientError) -> None:
+    """A token that was revoked while the stream was open meets its 401 at the next opening."""
+    play = following()
+    hung_up(play, Ended())
+    assert play() == Open()
+    assert play(error) == Report(error)
+    assert Forget() in play.told
+
+
+def test_an_outage_makes_nothing_forgotten() -> None:
+    """It is what the kept value is for."""
+    play = Play(ValueWatch(policy()))
+    assert play() == Fetch()
+    assert play(DOWN) == Report(DOWN)
+    assert play() == Pause(0.0)
+    assert play() == Fetch()
+    assert Forget() not in play.told
+
+
 @pytest.mark.parametrize("error", [UnauthorizedError("401"), ForbiddenError("403")])
 @pytest.mark.parametrize("where", ["open", "gap", "event", "read"])
 def test_a_refusal_later_is_final_too_and_the_stream_is_hung_up_first(error: ConfigClientError, where: str) -> None:
