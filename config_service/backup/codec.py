@@ -20,7 +20,7 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from config_client.protocol import format_timestamp, parse_timestamp
 
-from ..domain.records import Draft, LogEntry, Record, SealCheck, StoredSchema, StoredToken, Version
+from ..domain.records import Draft, LogEntry, Record, SealCheck, StoredSchema, StoredToken, Version, WrappedKey
 
 KINDS: Final[Mapping[str, type[Any]]] = {
     "check": SealCheck,
@@ -29,6 +29,7 @@ KINDS: Final[Mapping[str, type[Any]]] = {
     "version": Version,
     "schema": StoredSchema,
     "token": StoredToken,
+    "key": WrappedKey,
 }
 """What a record is called in a file. A test holds it against ``Record``."""
 _NAMES: Final = {kind: name for name, kind in KINDS.items()}

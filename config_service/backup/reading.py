@@ -5,7 +5,7 @@ Knows the protocol of stores and the order in which ``ConfigStore.restore`` want
 What never changes once it is committed (versions, schemas, the log) is read along the log, up to where it ends. What
 does change is read where a later reading can only know more: drafts first, so that a draft that is published meanwhile
 is there as a draft or as a version or both; tokens last, and again until no token changed while they were read. The
-revision at which that was so is the revision of the whole.
+revision at which that was so is the revision of the whole. Data keys come after everything that needs them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from ..domain.errors import StoreCorruptError, UnavailableError
-from ..domain.records import LogEntry, Record
+from ..domain.records import LogEntry, Record, WrappedKey
 from ..store.protocol import ConfigStore
 
 _PAGE: Final = 256
@@ -32,6 +32,7 @@ async def read_everything(store: ConfigStore) -> AsyncIterator[Record]:
     Raises StoreError; StoreCorruptError when the log tells of something that is not there; UnavailableError when tokens
     changed all the time.
     """
+    keys = await store.keys()
     async for draft in store.drafts():
         yield draft
     revision = 0
@@ -44,8 +45,20 @@ async def read_everything(store: ConfigStore) -> AsyncIterator[Record]:
         if not await _changed_tokens(store, revision):
             for token in tokens:
                 yield token
+            for key in await _still_there(store, keys):
+                yield key
             return
     raise UnavailableError(f"tokens changed {_ROUNDS} times while they were read; try again")
+
+
+async def _still_there(store: ConfigStore, before: tuple[WrappedKey, ...]) -> tuple[WrappedKey, ...]:
+    """Return the keys of ``store``, unless one is gone under which something may have been read that is yielded."""
+    after = await store.keys()
+    newest = max((key.id for key in before), default=0)
+    needed = {key.id for key in before} | set(range(newest + 1, max((key.id for key in after), default=0) + 1))
+    if not needed <= {key.id for key in after}:
+        raise UnavailableError("a data key of the store was destroyed while it was read; try again")
+    return after
 
 
 async def _along_the_log(store: ConfigStore, after: int, until: int) -> AsyncIterator[Record]:

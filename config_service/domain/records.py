@@ -5,9 +5,11 @@ Documents, schemas and token keys appear here sealed at rest; opening them is th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from typing import TypeAlias
 
 from .keys import ConfigKey
 from .scopes import Scope
@@ -25,6 +27,10 @@ class ChangeKind(str, Enum):
     SCHEMA_SET = "schema_set"
     SCHEMA_REMOVED = "schema_removed"
     RESTORED = "restored"
+    DATA_KEY_CREATED = "data_key_created"
+    DATA_KEYS_DESTROYED = "data_keys_destroyed"
+    MASTER_KEY_ROTATED = "master_key_rotated"
+    AUDIT_STARTED = "audit_started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +181,9 @@ class SchemaInfo:
 class LogEntry:
     """One change of the store. Revisions have no gaps, and commit order is revision order.
 
-    ``version`` is that of a config, ``schema`` the number of a schema; a change is about one of them or about a token.
+    ``version`` is that of a config, ``schema`` the number of a schema; a change is about one of them or about a token,
+    or about the keys of the store. ``audit`` is what else is known of the change, sealed; ``link`` ties the entry to
+    all that came before it. Entries made before the log was chained have neither.
     """
 
     revision: int
@@ -186,6 +194,25 @@ class LogEntry:
     version: int | None = None
     token_id: int | None = None
     schema: int | None = None
+    audit: bytes | None = None
+    link: bytes | None = None
+
+
+Link: TypeAlias = Callable[[LogEntry, bytes | None], LogEntry]
+"""Chains the log: returns an entry with its ``audit`` and ``link``, given the link of the last linked entry before it.
+
+A store calls it within the transaction that makes the entry, and knows nothing of what it does. What it raises ends the
+transaction: a change whose entry cannot be made does not happen.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where the log ends: the newest revision, and the link of the last linked entry (None: there is none)."""
+
+    epoch: str
+    revision: int
+    link: bytes | None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -250,6 +277,30 @@ class KeyRotation:
         return f"KeyRotation(token_id={self.token_id}, {len(self.base)} -> {len(self.keys)} keys)"
 
 
+class KeyUse(str, Enum):
+    """What a key of the store is used for."""
+
+    ACTIVE = "active"
+    """Seals what is new, and opens. There is one."""
+    RETIRED = "retired"
+    """Opens only, until nothing is sealed under it any more."""
+    CHAIN = "chain"
+    """Links and seals the entries of the log. There is one, and it stays."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class WrappedKey:
+    """A key as the store keeps it: wrapped under a key that comes from the master key, to which its row is bound."""
+
+    id: int
+    use: KeyUse
+    wrapped: bytes
+    created_at: datetime
+
+    def __repr__(self) -> str:
+        return f"WrappedKey(id={self.id}, use={self.use.value})"
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class SealCheck:
     """The check value by which a store knows its master key again."""
@@ -257,5 +308,5 @@ class SealCheck:
     sealed: bytes
 
 
-Record = SealCheck | Draft | LogEntry | Version | StoredSchema | StoredToken
+Record = SealCheck | Draft | LogEntry | Version | StoredSchema | StoredToken | WrappedKey
 """All that a store keeps: whoever has these can make the same store again. See ``ConfigStore.restore``."""

@@ -15,7 +15,9 @@ from ..domain.errors import InvalidRequestError
 from ..domain.keys import ConfigKey
 from ..domain.records import (
     Draft,
+    Head,
     KeyRotation,
+    Link,
     LogEntry,
     NewSchema,
     NewToken,
@@ -26,7 +28,9 @@ from ..domain.records import (
     StoredToken,
     Version,
     VersionInfo,
+    WrappedKey,
 )
+from ..domain.sealing import NewKeys, Resealed, SealedPlace, SealedValue
 
 
 class StoreConflictError(Exception):
@@ -87,6 +91,20 @@ def check_distinct(changes: Iterable[NewVersion]) -> None:
         seen.add(change.key)
 
 
+class KeysConflictError(StoreConflictError):
+    """The keys of the store are not those that the change was made on."""
+
+    def __init__(self) -> None:
+        super().__init__("the keys of the store were changed meanwhile")
+
+
+class SealingKeyError(StoreConflictError):
+    """A new value is sealed under a data key that is not the active one: who sealed it has not heard of a rotation."""
+
+    def __init__(self, used: int, active: int) -> None:
+        super().__init__(f"sealed under data key {used}; what is new is sealed under data key {active}")
+
+
 class ConfigStore(Protocol):
     """The memory of record: an append-only log, every version and schema of every config, its draft, and the tokens.
 
@@ -94,8 +112,14 @@ class ConfigStore(Protocol):
 
     - A commit is one transaction: version, revision and log entry become durable together, before the call returns.
     - Revisions are 1, 2, 3 … without gaps within an epoch, and commit order is revision order.
-    - A committed version or schema never changes and is never lost.
+    - A committed version or schema never changes and is never lost: what it says, and all that is told of it. Its
+      sealed bytes may be replaced by the same sealed anew (``reseal``).
     - A draft is durable like them, but takes no revision: nobody is served one.
+    - Every commit takes a ``link``, which it calls within the transaction with the entry that is about to be logged and
+      the link of the last linked entry before it (None: there is none). What that returns is kept as the entry; what
+      that raises is raised, and nothing has happened. Without one the entry is logged as it is.
+    - Once the store has keys, a new value that is sealed under a data key (``data_key_id``) is refused with
+      SealingKeyError unless that key is the active one. So nothing new is sealed under a retired key, whoever writes.
     - Any failure raises a ``domain.errors.StoreError`` and leaves the store as it was.
 
     All methods may be called from one event loop, concurrently.
@@ -113,10 +137,13 @@ class ConfigStore(Protocol):
     async def position(self) -> Position:
         """Return the epoch and the newest revision (0 in a new store)."""
 
+    async def head(self) -> Head:
+        """Return epoch, newest revision and newest link, as of one moment."""
+
     async def seal_check(self, candidate: bytes) -> bytes:
         """Return the sealed check value of this store; a store that has none yet keeps ``candidate`` and returns it."""
 
-    async def commit_version(self, change: NewVersion) -> Version:
+    async def commit_version(self, change: NewVersion, link: Link | None = None) -> Version:
         """Append a version; a draft that it publishes is gone with the same transaction.
 
         Raises VersionConflictError when ``change.base`` is not the newest version of its key; SchemaConflictError when
@@ -124,14 +151,14 @@ class ConfigStore(Protocol):
         given and not what its draft is.
         """
 
-    async def commit_versions(self, changes: Sequence[NewVersion]) -> list[Version]:
+    async def commit_versions(self, changes: Sequence[NewVersion], link: Link | None = None) -> list[Version]:
         """Append several versions in one transaction: all of them or none, at consecutive revisions in their order.
 
         Each is conditional as for ``commit_version``, and what one of them raises, whose ``key`` it names, refuses all.
         Raises InvalidRequestError when a key comes twice. No changes make no transaction.
         """
 
-    async def commit_schema(self, change: NewSchema) -> StoredSchema:
+    async def commit_schema(self, change: NewSchema, link: Link | None = None) -> StoredSchema:
         """Append a schema. Raises SchemaConflictError when ``change.base`` is not the newest one of its key."""
 
     async def draft(self, key: ConfigKey) -> Draft | None:
@@ -146,17 +173,21 @@ class ConfigStore(Protocol):
         Raises DraftConflictError when the draft there is was not sealed as ``before`` (None: there is none).
         """
 
-    async def commit_token(self, token: NewToken) -> tuple[StoredToken, LogEntry]:
+    async def commit_token(self, token: NewToken, link: Link | None = None) -> tuple[StoredToken, LogEntry]:
         """Append a token; ids count from 1 and are never used again."""
 
-    async def rotate_token_keys(self, rotation: KeyRotation) -> tuple[StoredToken, LogEntry] | None:
+    async def rotate_token_keys(
+        self, rotation: KeyRotation, link: Link | None = None
+    ) -> tuple[StoredToken, LogEntry] | None:
         """Give a token other keys. Returns None when there is none of that id, or it is revoked.
 
         Raises KeyConflictError when ``rotation.base`` is not what its keys are: of two rotations at a time one has to
         begin again, so that neither loses the other's key.
         """
 
-    async def revoke_token(self, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
+    async def revoke_token(
+        self, token_id: int, revoked_by: int, at: datetime, link: Link | None = None
+    ) -> LogEntry | None:
         """Mark a token revoked. Returns None when there is none of that id, or it is revoked already."""
 
     async def log(self, after: int, limit: int) -> list[LogEntry]:
@@ -195,4 +226,28 @@ class ConfigStore(Protocol):
 
         Raises StoreNotEmptyError when there was ever a change or a draft here; whatever ``records`` raises; StoreError.
         Then nothing was changed.
+        """
+
+    async def keys(self) -> tuple[WrappedKey, ...]:
+        """Return every key of the store, by id; none before it was given its first ones."""
+
+    async def commit_keys(self, change: NewKeys, link: Link | None = None) -> LogEntry | None:
+        """Put other keys in place; a revision and a log entry when ``change`` names its kind, else None.
+
+        Raises KeysConflictError when ``change.base`` is not what the keys are.
+        """
+
+    async def sealed_values(self, after: SealedPlace | None, limit: int) -> list[SealedValue]:
+        """Return about ``limit`` sealed values that come after ``after`` (None: from the first), in a lasting order.
+
+        Empty when there is none left. The keys of one token are told together, over the limit if need be.
+        """
+
+    async def sealed_counts(self) -> dict[int, int]:
+        """Return how many sealed values there are under each data key; 0 stands for values of format 1."""
+
+    async def reseal(self, changes: Sequence[Resealed]) -> int:
+        """Replace each value that is still as it was by the same sealed anew; return how many. Takes no revision.
+
+        Raises SealingKeyError when one is sealed under another key than the active one; then none is replaced.
         """

@@ -19,6 +19,7 @@ from ..domain.keys import ConfigKey
 from ..domain.records import (
     ChangeKind,
     Draft,
+    KeyUse,
     LogEntry,
     NewSchema,
     NewToken,
@@ -29,6 +30,7 @@ from ..domain.records import (
     StoredToken,
     Version,
     VersionInfo,
+    WrappedKey,
 )
 from ..domain.scopes import Scope
 
@@ -69,6 +71,8 @@ def log_values(entry: LogEntry) -> dict[str, object]:
         "label": key.label if key else None,
         "version": entry.version if entry.schema is None else entry.schema,
         "token_id": entry.token_id,
+        "audit": entry.audit,
+        "link": entry.link,
     }
 
 
@@ -181,6 +185,8 @@ def read_log_entry(row: RowMapping) -> LogEntry:
             version=None if about_schema else row["version"],
             token_id=row["token_id"],
             schema=row["version"] if about_schema else None,
+            audit=_bytes_or_none(row["audit"]),
+            link=_bytes_or_none(row["link"]),
         )
     except _MALFORMED:
         pass
@@ -285,6 +291,25 @@ def read_token(row: RowMapping) -> StoredToken:
     raise _damaged(f"token {row['id']}")
 
 
+def data_key_values(key: WrappedKey) -> dict[str, object]:
+    """Return the row of ``data_keys`` that keeps ``key``."""
+    return {
+        "id": key.id,
+        "use": key.use.value,
+        "wrapped": key.wrapped,
+        "created_at": format_timestamp(key.created_at),
+    }
+
+
+def read_data_key(row: RowMapping) -> WrappedKey:
+    """Return the key that a row of ``data_keys`` keeps. Raises StoreCorruptError."""
+    try:
+        return WrappedKey(row["id"], KeyUse(row["use"]), bytes(row["wrapped"]), parse_timestamp(row["created_at"]))
+    except _MALFORMED:
+        pass
+    raise _damaged(f"data key {row['id']}")
+
+
 def _text_or_none(moment: datetime | None) -> str | None:
     return None if moment is None else format_timestamp(moment)
 
@@ -296,7 +321,7 @@ def _timestamp_or_none(text: str | None) -> datetime | None:
 def _bytes_or_none(value: object) -> bytes | None:
     if value is None or isinstance(value, bytes):
         return value
-    raise TypeError("a document is bytes")
+    raise TypeError("expected bytes")
 
 
 def _damaged(what: str) -> StoreCorruptError:

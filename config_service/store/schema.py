@@ -41,9 +41,11 @@ history: Final = Table(
     Column("revision", _NUMBER, nullable=False),
     Column("last_token_id", _NUMBER, nullable=False),
     Column("seal_check", LargeBinary),
+    Column("link", LargeBinary),
     CheckConstraint("id = 1", name="one_row"),
 )
-"""One row. Every change updates it first, so its lock makes commit order and revision order the same."""
+"""One row. Every change updates it first, so its lock makes commit order and revision order the same. ``link`` is
+that of the last linked entry of the log."""
 
 log: Final = Table(
     "log",
@@ -57,6 +59,8 @@ log: Final = Table(
     Column("label", Text),
     Column("version", _NUMBER),
     Column("token_id", _NUMBER, ForeignKey("tokens.id")),
+    Column("audit", LargeBinary),
+    Column("link", LargeBinary),
 )
 
 versions: Final = Table(
@@ -107,6 +111,16 @@ schemas: Final = Table(
     CheckConstraint("number > 0", name="from_one"),
 )
 """Every schema of every config; ``schema`` NULL is a removal. Its log entry holds the number as its ``version``."""
+
+data_keys: Final = Table(
+    "data_keys",
+    metadata,
+    Column("id", _NUMBER, primary_key=True, autoincrement=False),
+    Column("use", Text, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("created_at", Text, nullable=False),
+)
+"""The keys of the store, each wrapped; ``use`` is one of the values of ``KeyUse``."""
 
 tokens: Final = Table(
     "tokens",

@@ -22,7 +22,9 @@ from ..domain.errors import StoreError
 from ..domain.keys import ConfigKey
 from ..domain.records import (
     Draft,
+    Head,
     KeyRotation,
+    Link,
     LogEntry,
     NewSchema,
     NewToken,
@@ -33,11 +35,13 @@ from ..domain.records import (
     StoredToken,
     Version,
     VersionInfo,
+    WrappedKey,
 )
+from ..domain.sealing import NewKeys, Resealed, SealedPlace, SealedValue
 from .protocol import check_distinct
 from .session import Session
 from .sqlite import SqliteFile
-from .statements import drafts, history, schemas, tokens, versions
+from .statements import data_keys, drafts, history, schemas, sealed, tokens, versions
 from .statements.keys import FIRST, PAGE
 from .statements.restoring import Restoring
 
@@ -80,6 +84,10 @@ class SqlStore:
         """Return the epoch and the newest revision."""
         return await self._read(history.position)
 
+    async def head(self) -> Head:
+        """Return epoch, newest revision and newest link, as of one moment."""
+        return await self._read(history.head)
+
     async def seal_check(self, candidate: bytes) -> bytes:
         """Return the sealed check value of this store; a store that has none yet keeps ``candidate`` and returns it."""
         return await self._write(history.seal_check, candidate)
@@ -88,21 +96,21 @@ class SqlStore:
         """Return at most ``limit`` entries with a revision above ``after``, in order."""
         return await self._read(history.entries, after, limit)
 
-    async def commit_version(self, change: NewVersion) -> Version:
+    async def commit_version(self, change: NewVersion, link: Link | None = None) -> Version:
         """Append a version; a draft that it publishes is gone with the same transaction.
 
         Raises VersionConflictError when ``change.base`` is not the newest version of its key; SchemaConflictError or
         DraftConflictError when ``change.schema`` or ``change.draft`` is given and not what there is.
         """
-        return await self._write(versions.commit, change)
+        return await self._write(versions.commit, change, link)
 
-    async def commit_versions(self, changes: Sequence[NewVersion]) -> list[Version]:
+    async def commit_versions(self, changes: Sequence[NewVersion], link: Link | None = None) -> list[Version]:
         """Append several versions in one transaction: all of them or none, at consecutive revisions in their order.
 
         Raises what ``commit_version`` raises, and InvalidRequestError when a key comes twice.
         """
         check_distinct(changes)
-        return await self._write(versions.commit_all, changes) if changes else []
+        return await self._write(versions.commit_all, changes, link) if changes else []
 
     async def newest_versions(self) -> AsyncIterator[Version]:
         """Yield the newest version of every key, tombstones included, ordered by key.
@@ -145,9 +153,9 @@ class SqlStore:
         """
         await self._write(drafts.replace, key, before, after)
 
-    async def commit_schema(self, change: NewSchema) -> StoredSchema:
+    async def commit_schema(self, change: NewSchema, link: Link | None = None) -> StoredSchema:
         """Append a schema. Raises SchemaConflictError when ``change.base`` is not the newest one of its key."""
-        return await self._write(schemas.commit, change)
+        return await self._write(schemas.commit, change, link)
 
     async def newest_schemas(self) -> AsyncIterator[StoredSchema]:
         """Yield the newest schema of every key that ever had one, removals included, ordered by key."""
@@ -166,23 +174,27 @@ class SqlStore:
         """Return one schema of ``key``, which may be a removal, or None."""
         return await self._read(schemas.find, key, number)
 
-    async def commit_token(self, token: NewToken) -> tuple[StoredToken, LogEntry]:
+    async def commit_token(self, token: NewToken, link: Link | None = None) -> tuple[StoredToken, LogEntry]:
         """Append a token; ids count from 1 and are never used again.
 
         Raises InvalidRequestError for a scope that has no spelling.
         """
-        return await self._write(tokens.commit, token)
+        return await self._write(tokens.commit, token, link)
 
-    async def rotate_token_keys(self, rotation: KeyRotation) -> tuple[StoredToken, LogEntry] | None:
+    async def rotate_token_keys(
+        self, rotation: KeyRotation, link: Link | None = None
+    ) -> tuple[StoredToken, LogEntry] | None:
         """Give a token other keys. Returns None when there is none of that id, or it is revoked.
 
         Raises KeyConflictError when ``rotation.base`` is not what its keys are.
         """
-        return await self._write(tokens.rotate_keys, rotation)
+        return await self._write(tokens.rotate_keys, rotation, link)
 
-    async def revoke_token(self, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
+    async def revoke_token(
+        self, token_id: int, revoked_by: int, at: datetime, link: Link | None = None
+    ) -> LogEntry | None:
         """Mark a token revoked. Returns None when there is none of that id, or it is revoked already."""
-        return await self._write(tokens.revoke, token_id, revoked_by, at)
+        return await self._write(tokens.revoke, token_id, revoked_by, at, link)
 
     async def tokens(self) -> list[StoredToken]:
         """Return every token, revoked ones included, by id."""
@@ -205,6 +217,32 @@ class SqlStore:
             return restoring.finish()
 
         return await self._open_session().write_all(records, fill)
+
+    async def keys(self) -> tuple[WrappedKey, ...]:
+        """Return every key of the store, by id; none before it was given its first ones."""
+        return await self._read(data_keys.every)
+
+    async def commit_keys(self, change: NewKeys, link: Link | None = None) -> LogEntry | None:
+        """Put other keys in place; a revision and a log entry when ``change`` names its kind, else None.
+
+        Raises KeysConflictError when ``change.base`` is not what the keys are.
+        """
+        return await self._write(data_keys.commit, change, link)
+
+    async def sealed_values(self, after: SealedPlace | None, limit: int) -> list[SealedValue]:
+        """Return about ``limit`` sealed values that come after ``after`` (None: from the first), in order."""
+        return await self._read(sealed.after, after, limit)
+
+    async def sealed_counts(self) -> dict[int, int]:
+        """Return how many sealed values there are under each data key; 0 stands for values of format 1."""
+        return await self._read(sealed.counts)
+
+    async def reseal(self, changes: Sequence[Resealed]) -> int:
+        """Replace each value that is still as it was by the same sealed anew; return how many. Takes no revision.
+
+        Raises SealingKeyError when one is sealed under another key than the active one; then none is replaced.
+        """
+        return await self._write(sealed.reseal, changes)
 
     async def _read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._open_session().read(lambda connection: work(connection, *args, **kwargs))

@@ -20,10 +20,20 @@ from .store_contract import (  # noqa: E402
     StoreContract,
     check_laws,
     new_draft,
+    new_keys,
     new_rotation,
     new_schema,
     new_token,
     new_version,
 )
 
-__all__ = ["StoreContract", "check_laws", "new_draft", "new_rotation", "new_schema", "new_token", "new_version"]
+__all__ = [
+    "StoreContract",
+    "check_laws",
+    "new_draft",
+    "new_keys",
+    "new_rotation",
+    "new_schema",
+    "new_token",
+    "new_version",
+]

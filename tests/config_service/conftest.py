@@ -26,7 +26,9 @@ from config_service.domain.keys import ConfigKey
 from config_service.domain.records import (
     ChangeKind,
     Draft,
+    Head,
     KeyRotation,
+    Link,
     LogEntry,
     NewSchema,
     NewToken,
@@ -38,8 +40,10 @@ from config_service.domain.records import (
     StoredToken,
     Version,
     VersionInfo,
+    WrappedKey,
 )
 from config_service.domain.scopes import SERVICE_SCOPES, Scope
+from config_service.domain.sealing import NewKeys, Resealed, SealedPlace, SealedValue
 from config_service.operations import Operations
 from config_service.security.tokens import MintedToken
 from config_service.server import build_server, listen
@@ -47,6 +51,7 @@ from config_service.settings import Settings
 from config_service.store.protocol import (
     DraftConflictError,
     KeyConflictError,
+    KeysConflictError,
     SchemaConflictError,
     StoreNotEmptyError,
     VersionConflictError,
@@ -72,6 +77,8 @@ class MemoryStore:
         self.held_drafts: dict[ConfigKey, Draft] = {}
         self.held_schemas: dict[ConfigKey, list[StoredSchema]] = {}
         self.held_tokens: list[StoredToken] = []
+        self.held_keys: tuple[WrappedKey, ...] = ()
+        self.newest_link: bytes | None = None
         self.check: bytes | None = None
         self.opened = 0
         self.fail: Exception | None = None
@@ -90,15 +97,18 @@ class MemoryStore:
     async def position(self) -> Position:
         return Position(self.epoch, len(self.entries))
 
+    async def head(self) -> Head:
+        return Head(self.epoch, len(self.entries), self.newest_link)
+
     async def seal_check(self, candidate: bytes) -> bytes:
         self.check = self.check or candidate
         return self.check
 
-    async def commit_version(self, change: NewVersion) -> Version:
-        (version,) = await self.commit_versions([change])
+    async def commit_version(self, change: NewVersion, link: Link | None = None) -> Version:
+        (version,) = await self.commit_versions([change], link)
         return version
 
-    async def commit_versions(self, changes: Sequence[NewVersion]) -> list[Version]:
+    async def commit_versions(self, changes: Sequence[NewVersion], link: Link | None = None) -> list[Version]:
         check_distinct(changes)
         await self._pass()
         for change in changes:
@@ -109,9 +119,9 @@ class MemoryStore:
                 self._require_schema(change.key, change.schema)
             if change.draft is not None:
                 self._require_draft(change.key, change.draft)
-        return [self._append(change) for change in changes]
+        return [self._append(change, link) for change in changes]
 
-    def _append(self, change: NewVersion) -> Version:
+    def _append(self, change: NewVersion, link: Link | None) -> Version:
         versions = self.held.setdefault(change.key, [])
         if change.draft is not None:
             del self.held_drafts[change.key]
@@ -126,13 +136,15 @@ class MemoryStore:
             source_version=change.source_version,
         )
         versions.append(version)
-        self._log(change.kind, change.changed_by, change.timestamp, key=change.key, version=change.version)
+        self._log(change.kind, change.changed_by, change.timestamp, key=change.key, version=change.version, link=link)
         return version
 
-    async def commit_schema(self, change: NewSchema) -> StoredSchema:
+    async def commit_schema(self, change: NewSchema, link: Link | None = None) -> StoredSchema:
         await self._pass()
         self._require_schema(change.key, change.base)
-        entry = self._log(change.kind, change.changed_by, change.timestamp, key=change.key, schema=change.number)
+        entry = self._log(
+            change.kind, change.changed_by, change.timestamp, key=change.key, schema=change.number, link=link
+        )
         schema = StoredSchema(
             change.key, change.number, entry.revision, change.changed_by, change.timestamp, change.schema
         )
@@ -159,8 +171,11 @@ class MemoryStore:
                 self.held_drafts[record.key] = record
             elif isinstance(record, LogEntry):
                 self.entries.append(record)
+                self.newest_link = record.link or self.newest_link
             elif isinstance(record, Version):
                 self.held.setdefault(record.key, []).append(record)
+            elif isinstance(record, WrappedKey):
+                self.held_keys += (record,)
             elif isinstance(record, StoredSchema):
                 self.held_schemas.setdefault(record.key, []).append(record)
             else:
@@ -174,31 +189,37 @@ class MemoryStore:
         if after is not None:
             self.held_drafts[key] = after
 
-    async def commit_token(self, token: NewToken) -> tuple[StoredToken, LogEntry]:
+    async def commit_token(self, token: NewToken, link: Link | None = None) -> tuple[StoredToken, LogEntry]:
         await self._pass()
         fields = {name.name: getattr(token, name.name) for name in dataclasses.fields(token)}
         stored = StoredToken(id=len(self.held_tokens) + 1, **fields)
         self.held_tokens.append(stored)
-        entry = self._log(ChangeKind.TOKEN_CREATED, token.created_by, token.created_at, token_id=stored.id)
+        entry = self._log(ChangeKind.TOKEN_CREATED, token.created_by, token.created_at, token_id=stored.id, link=link)
         return stored, entry
 
-    async def rotate_token_keys(self, rotation: KeyRotation) -> tuple[StoredToken, LogEntry] | None:
+    async def rotate_token_keys(
+        self, rotation: KeyRotation, link: Link | None = None
+    ) -> tuple[StoredToken, LogEntry] | None:
         await self._pass()
         for index, token in enumerate(self.held_tokens):
             if token.id == rotation.token_id and token.revoked_at is None:
                 if token.keys != rotation.base:
                     raise KeyConflictError(token.id)
                 self.held_tokens[index] = dataclasses.replace(token, keys=rotation.keys)
-                entry = self._log(ChangeKind.TOKEN_REKEYED, rotation.rotated_by, rotation.rotated_at, token_id=token.id)
+                entry = self._log(
+                    ChangeKind.TOKEN_REKEYED, rotation.rotated_by, rotation.rotated_at, token_id=token.id, link=link
+                )
                 return self.held_tokens[index], entry
         return None
 
-    async def revoke_token(self, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
+    async def revoke_token(
+        self, token_id: int, revoked_by: int, at: datetime, link: Link | None = None
+    ) -> LogEntry | None:
         await self._pass()
         for index, token in enumerate(self.held_tokens):
             if token.id == token_id and token.revoked_at is None:
                 self.held_tokens[index] = dataclasses.replace(token, revoked_at=at)
-                return self._log(ChangeKind.TOKEN_REVOKED, revoked_by, at, token_id=token_id)
+                return self._log(ChangeKind.TOKEN_REVOKED, revoked_by, at, token_id=token_id, link=link)
         return None
 
     async def log(self, after: int, limit: int) -> list[LogEntry]:
@@ -247,6 +268,27 @@ class MemoryStore:
         if (None if held is None else held.document) != sealed:
             raise DraftConflictError(key)
 
+    async def keys(self) -> tuple[WrappedKey, ...]:
+        self._raise(self.fail_reads)
+        return self.held_keys
+
+    async def commit_keys(self, change: NewKeys, link: Link | None = None) -> LogEntry | None:
+        if change.kind is not None:
+            await self._pass()
+        if change.base != self.held_keys:
+            raise KeysConflictError
+        self.held_keys = change.keys
+        return change.kind and self._log(change.kind, change.changed_by, change.timestamp, link=link)
+
+    async def sealed_values(self, after: SealedPlace | None, limit: int) -> list[SealedValue]:
+        raise NotImplementedError
+
+    async def sealed_counts(self) -> dict[int, int]:
+        raise NotImplementedError
+
+    async def reseal(self, changes: Sequence[Resealed]) -> int:
+        raise NotImplementedError
+
     async def _pass(self) -> None:
         self.held_up.set()
         await self.gate.wait()
@@ -267,8 +309,12 @@ class MemoryStore:
         version: int | None = None,
         token_id: int | None = None,
         schema: int | None = None,
+        link: Link | None = None,
     ) -> LogEntry:
         entry = LogEntry(len(self.entries) + 1, kind, changed_by, timestamp, key, version, token_id, schema)
+        if link is not None:
+            entry = link(entry, self.newest_link)
+            self.newest_link = entry.link
         self.entries.append(entry)
         return entry
 

@@ -11,7 +11,7 @@ from ...domain.records import Draft
 from .. import rows
 from ..protocol import DraftConflictError
 from ..schema import drafts
-from . import history
+from . import data_keys, history
 from .keys import is_key, next_page, of
 
 _DRAFT: Final = select(drafts).where(is_key(drafts))
@@ -34,7 +34,8 @@ def after(connection: Connection, key: ConfigKey) -> list[Draft]:
 def replace(connection: Connection, key: ConfigKey, before: bytes | None, after: Draft | None) -> None:
     """Make ``after`` the draft of ``key``; None leaves it without one.
 
-    Raises DraftConflictError when the draft there is was not sealed as ``before`` (None: there is none).
+    Raises DraftConflictError when the draft there is was not sealed as ``before`` (None: there is none), or
+    SealingKeyError.
     """
     history.lock(connection)
     if before is not None:
@@ -42,6 +43,7 @@ def replace(connection: Connection, key: ConfigKey, before: bytes | None, after:
     elif connection.execute(_DRAFT, of(key)).first() is not None:
         raise DraftConflictError(key)
     if after is not None:
+        data_keys.require_active(connection, after.document)
         connection.execute(insert(drafts), rows.draft_values(after))
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from config_client.protocol import Position
 
-from ...domain.records import LogEntry
+from ...domain.records import Head, Link, LogEntry
 from .. import rows
 from ..schema import history, log
 from .keys import MAX_NUMBER
@@ -20,6 +20,8 @@ _NEXT_TOKEN: Final = (
     .values(revision=history.c.revision + 1, last_token_id=history.c.last_token_id + 1)
     .returning(history.c.revision, history.c.last_token_id)
 )
+_LINK: Final = select(history.c.link)
+_SET_LINK: Final = update(history).values(link=bindparam("newest"))
 _LOG: Final = select(log).where(log.c.revision > bindparam("after")).order_by(log.c.revision).limit(bindparam("most"))
 
 
@@ -40,9 +42,13 @@ def next_token(connection: Connection) -> tuple[int, int]:
     return revision, token_id
 
 
-def append(connection: Connection, entry: LogEntry) -> None:
-    """Add ``entry`` to the log."""
+def append(connection: Connection, entry: LogEntry, link: Link | None) -> LogEntry:
+    """Add ``entry`` to the log, chained by ``link``, and return it as it stands there. Raises what ``link`` raises."""
+    if link is not None:
+        entry = link(entry, connection.execute(_LINK).scalar_one())
+        connection.execute(_SET_LINK, {"newest": entry.link})
     connection.execute(insert(log), rows.log_values(entry))
+    return entry
 
 
 def entries(connection: Connection, after: int, limit: int) -> list[LogEntry]:
@@ -55,6 +61,11 @@ def position(connection: Connection) -> Position:
     """Return the epoch and the newest revision."""
     epoch, revision = connection.execute(select(history.c.epoch, history.c.revision)).one()
     return Position(epoch, revision)
+
+
+def head(connection: Connection) -> Head:
+    """Return where the log ends, as of one moment."""
+    return Head(*connection.execute(select(history.c.epoch, history.c.revision, history.c.link)).one())
 
 
 def seal_check(connection: Connection, candidate: bytes) -> bytes:

@@ -12,10 +12,10 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, update
 
 from config_client.protocol import Position
 
-from ...domain.records import Draft, LogEntry, Record, SealCheck, StoredSchema, StoredToken, Version
+from ...domain.records import Draft, LogEntry, Record, SealCheck, StoredSchema, StoredToken, Version, WrappedKey
 from .. import rows
 from ..protocol import StoreNotEmptyError
-from ..schema import drafts, history, log, metadata, schemas, tokens, versions
+from ..schema import data_keys, drafts, history, log, metadata, schemas, tokens, versions
 from .history import lock, position
 
 _ROWS: Final[Mapping[type[Any], tuple[Table, Callable[[Any], dict[str, object]]]]] = {
@@ -24,6 +24,7 @@ _ROWS: Final[Mapping[type[Any], tuple[Table, Callable[[Any], dict[str, object]]]
     Version: (versions, rows.version_values),
     StoredSchema: (schemas, rows.schema_values),
     StoredToken: (tokens, rows.token_values),
+    WrappedKey: (data_keys, rows.data_key_values),
 }
 """Where each kind of record is kept, and as which row; what others refer to comes before them."""
 
@@ -62,7 +63,15 @@ class Restoring:
             self._connection.execute(select(func.coalesce(func.max(column), 0))).scalar_one()
             for column in (log.c.revision, tokens.c.id)
         )
-        self._connection.execute(update(history).values(epoch=self._epoch, revision=newest, last_token_id=last_token))
+        link = select(log.c.link).where(log.c.link.is_not(None)).order_by(log.c.revision.desc()).limit(1)
+        self._connection.execute(
+            update(history).values(
+                epoch=self._epoch,
+                revision=newest,
+                last_token_id=last_token,
+                link=self._connection.execute(link).scalar(),
+            )
+        )
         return Position(self._epoch, newest)
 
     def _insert(self, kind: type[Any], records: Sequence[Record]) -> None:

@@ -7,11 +7,11 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, func, insert, select
 
 from ...domain.keys import ConfigKey
-from ...domain.records import LogEntry, NewSchema, SchemaInfo, StoredSchema
+from ...domain.records import Link, LogEntry, NewSchema, SchemaInfo, StoredSchema
 from .. import rows
 from ..protocol import SchemaConflictError
 from ..schema import schemas
-from . import history
+from . import data_keys, history
 from .keys import is_key, is_number, newest_page, of
 
 _OF_KEY: Final = is_key(schemas)
@@ -28,13 +28,17 @@ _SCHEMAS: Final = (
 )
 
 
-def commit(connection: Connection, change: NewSchema) -> StoredSchema:
-    """Append a schema and its log entry. Raises SchemaConflictError when ``change.base`` is not the newest one."""
+def commit(connection: Connection, change: NewSchema, link: Link | None = None) -> StoredSchema:
+    """Append a schema and its log entry.
+
+    Raises SchemaConflictError when ``change.base`` is not the newest one, or SealingKeyError.
+    """
     revision = history.next_revision(connection)
     require(connection, change.key, change.base)
+    data_keys.require_active(connection, change.schema)
     schema = rows.committed_schema(change, revision)
     entry = LogEntry(revision, change.kind, change.changed_by, change.timestamp, key=change.key, schema=schema.number)
-    history.append(connection, entry)
+    history.append(connection, entry, link)
     connection.execute(insert(schemas), rows.schema_values(schema))
     return schema
 

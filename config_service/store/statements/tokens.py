@@ -10,11 +10,11 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from config_client.protocol import format_timestamp
 
-from ...domain.records import ChangeKind, KeyRotation, LogEntry, NewToken, StoredToken
+from ...domain.records import ChangeKind, KeyRotation, Link, LogEntry, NewToken, StoredToken
 from .. import rows
 from ..protocol import KeyConflictError
 from ..schema import tokens
-from . import history
+from . import data_keys, history
 from .keys import is_number
 
 _TOKENS: Final = select(tokens).order_by(tokens.c.id)
@@ -31,20 +31,25 @@ _REVOKE: Final = (
 )
 
 
-def commit(connection: Connection, token: NewToken) -> tuple[StoredToken, LogEntry]:
-    """Append a token and its log entry. Raises InvalidRequestError for a scope that has no spelling."""
+def commit(connection: Connection, token: NewToken, link: Link | None = None) -> tuple[StoredToken, LogEntry]:
+    """Append a token and its log entry.
+
+    Raises InvalidRequestError for a scope that has no spelling, or SealingKeyError.
+    """
     revision, token_id = history.next_token(connection)
     stored = rows.committed_token(token, token_id)
     entry = LogEntry(revision, ChangeKind.TOKEN_CREATED, token.created_by, token.created_at, token_id=token_id)
+    data_keys.require_active(connection, *(key.sealed for key in token.keys))
     connection.execute(insert(tokens), rows.token_values(stored))
-    history.append(connection, entry)
-    return stored, entry
+    return stored, history.append(connection, entry, link)
 
 
-def rotate_keys(connection: Connection, rotation: KeyRotation) -> tuple[StoredToken, LogEntry] | None:
+def rotate_keys(
+    connection: Connection, rotation: KeyRotation, link: Link | None = None
+) -> tuple[StoredToken, LogEntry] | None:
     """Give a token other keys. Returns None when there is none of that id, or it is revoked.
 
-    Raises KeyConflictError when ``rotation.base`` is not what its keys are.
+    Raises KeyConflictError when ``rotation.base`` is not what its keys are, or SealingKeyError for a new one.
     """
     if not is_number(rotation.token_id):
         return None
@@ -57,12 +62,15 @@ def rotate_keys(connection: Connection, rotation: KeyRotation) -> tuple[StoredTo
     if stored.keys != rotation.base or connection.execute(_ROTATE, change).rowcount == 0:
         raise KeyConflictError(rotation.token_id)
     revision = history.next_revision(connection)
+    kept = {key.sealed for key in rotation.base}
+    data_keys.require_active(connection, *(key.sealed for key in rotation.keys if key.sealed not in kept))
     entry = LogEntry(revision, ChangeKind.TOKEN_REKEYED, rotation.rotated_by, rotation.rotated_at, token_id=stored.id)
-    history.append(connection, entry)
-    return replace(stored, keys=rotation.keys), entry
+    return replace(stored, keys=rotation.keys), history.append(connection, entry, link)
 
 
-def revoke(connection: Connection, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
+def revoke(
+    connection: Connection, token_id: int, revoked_by: int, at: datetime, link: Link | None = None
+) -> LogEntry | None:
     """Mark a token revoked. Returns None when there is none of that id, or it is revoked already."""
     if not is_number(token_id):
         return None
@@ -70,8 +78,7 @@ def revoke(connection: Connection, token_id: int, revoked_by: int, at: datetime)
         return None
     revision = history.next_revision(connection)
     entry = LogEntry(revision, ChangeKind.TOKEN_REVOKED, revoked_by, at, token_id=token_id)
-    history.append(connection, entry)
-    return entry
+    return history.append(connection, entry, link)
 
 
 def every(connection: Connection) -> list[StoredToken]:

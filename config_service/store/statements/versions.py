@@ -8,11 +8,11 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, func, insert, select
 
 from ...domain.keys import ConfigKey
-from ...domain.records import LogEntry, NewVersion, Version, VersionInfo
+from ...domain.records import Link, LogEntry, NewVersion, Version, VersionInfo
 from .. import rows
 from ..protocol import VersionConflictError
 from ..schema import versions
-from . import drafts, history, schemas
+from . import data_keys, drafts, history, schemas
 from .keys import is_key, is_number, newest_page, of
 
 _OF_KEY: Final = is_key(versions)
@@ -29,10 +29,10 @@ _VERSIONS: Final = (
 )
 
 
-def commit(connection: Connection, change: NewVersion) -> Version:
+def commit(connection: Connection, change: NewVersion, link: Link | None = None) -> Version:
     """Append a version and its log entry; a draft that it publishes is gone.
 
-    Raises VersionConflictError, SchemaConflictError or DraftConflictError.
+    Raises VersionConflictError, SchemaConflictError, DraftConflictError or SealingKeyError.
     """
     revision = history.next_revision(connection)
     newest = connection.execute(_NEWEST, of(change.key)).scalar_one()
@@ -42,18 +42,19 @@ def commit(connection: Connection, change: NewVersion) -> Version:
         schemas.require(connection, change.key, change.schema)
     if change.draft is not None:
         drafts.remove(connection, change.key, change.draft)
+    data_keys.require_active(connection, change.document)
     version = rows.committed_version(change, revision)
     entry = LogEntry(
         revision, change.kind, change.changed_by, change.timestamp, key=change.key, version=version.version
     )
-    history.append(connection, entry)
+    history.append(connection, entry, link)
     connection.execute(insert(versions), rows.version_values(version))
     return version
 
 
-def commit_all(connection: Connection, changes: Sequence[NewVersion]) -> list[Version]:
+def commit_all(connection: Connection, changes: Sequence[NewVersion], link: Link | None = None) -> list[Version]:
     """Append a version for each of ``changes``, in their order. Raises what ``commit`` raises."""
-    return [commit(connection, change) for change in changes]
+    return [commit(connection, change, link) for change in changes]
 
 
 def newest_after(connection: Connection, key: ConfigKey) -> list[Version]:

@@ -6,13 +6,25 @@ from .batches import BatchLaws
 from .concurrency import ConcurrencyLaws
 from .lifecycle import LifecycleLaws
 from .restoring import RestoringLaws
+from .sealing import SealingLaws
 from .staging import StagingLaws
-from .suite import check_laws, new_draft, new_rotation, new_schema, new_token, new_version
+from .suite import check_laws, new_draft, new_keys, new_rotation, new_schema, new_token, new_version
 from .tokens import TokenLaws
 from .versions import VersionLaws
 
-__all__ = ["StoreContract", "check_laws", "new_draft", "new_rotation", "new_schema", "new_token", "new_version"]
+__all__ = [
+    "StoreContract",
+    "check_laws",
+    "new_draft",
+    "new_keys",
+    "new_rotation",
+    "new_schema",
+    "new_token",
+    "new_version",
+]
 
 
-class StoreContract(LifecycleLaws, VersionLaws, BatchLaws, StagingLaws, ConcurrencyLaws, TokenLaws, RestoringLaws):
+class StoreContract(
+    LifecycleLaws, VersionLaws, BatchLaws, StagingLaws, SealingLaws, ConcurrencyLaws, TokenLaws, RestoringLaws
+):
     """Inherit, name the class ``Test…``, say how to create a store and how to stall it; pytest does the rest."""

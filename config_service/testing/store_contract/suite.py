@@ -9,9 +9,10 @@ loop of its own; whatever a test does, ``opened`` checks at its end the laws tha
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final, TypeVar
@@ -22,7 +23,9 @@ from ...domain.keys import ConfigKey
 from ...domain.records import (
     ChangeKind,
     Draft,
+    Head,
     KeyRotation,
+    KeyUse,
     LogEntry,
     NewSchema,
     NewToken,
@@ -32,8 +35,10 @@ from ...domain.records import (
     StoredToken,
     Version,
     VersionInfo,
+    WrappedKey,
 )
 from ...domain.scopes import SERVICE_SCOPES, Scope
+from ...domain.sealing import NewKeys, SealedKind, SealedPlace, SealedValue, data_key_id
 from ...store.protocol import ConfigStore
 
 _Suite = TypeVar("_Suite", bound="StoreSuite")
@@ -93,17 +98,47 @@ def new_rotation(
     return KeyRotation(token.id, token.keys, (StoredKey(key), *older), 7, at)
 
 
+def new_keys(base: tuple[WrappedKey, ...] = (), kind: ChangeKind | None = ChangeKind.DATA_KEY_CREATED) -> NewKeys:
+    """Return a rotation of the keys ``base``: one more data key, and those before it retired; a chain key at first."""
+    retired = (replace(key, use=KeyUse.RETIRED) if key.use is KeyUse.ACTIVE else key for key in base)
+    kept = tuple(retired) or (WrappedKey(1, KeyUse.CHAIN, b"wrapped chain key", NOON),)
+    newest = kept[-1].id + 1
+    return NewKeys(
+        base, (*kept, WrappedKey(newest, KeyUse.ACTIVE, f"wrapped key {newest}".encode(), NOON)), kind, 7, NOON
+    )
+
+
+def sealed_under(key: int, value: bytes = b"") -> bytes:
+    """Return what a store takes for a value sealed under data key ``key``."""
+    return b"\x02" + key.to_bytes(4, "big") + value
+
+
+def linked(entry: LogEntry, previous: bytes | None) -> LogEntry:
+    """Chain ``entry`` in the simplest way that tells what it was given; a ``Link``."""
+    return replace(entry, audit=f"audit {entry.revision}".encode(), link=(previous or b"") + b"%d." % entry.revision)
+
+
+def unlinked(entry: LogEntry) -> LogEntry:
+    """Return what ``entry`` tells of its change alone."""
+    return replace(entry, audit=None, link=None)
+
+
 async def check_laws(store: ConfigStore) -> None:
     """Assert what holds for every store at rest: log, versions, schemas, tokens and position tell the same story."""
     log = await store.log(0, 1_000_000)
     assert [entry.revision for entry in log] == list(range(1, len(log) + 1))
     assert (await store.position()).revision == len(log)
+    head = await store.head()
+    assert Position(head.epoch, head.revision) == await store.position()
+    assert head.link == next((entry.link for entry in reversed(log) if entry.link is not None), None)
 
     newest: dict[ConfigKey, Version] = {}
     for key in dict.fromkeys(entry.key for entry in log if entry.key and entry.version):
         versions = await every_version(store, key)
         assert [version.version for version in versions] == list(range(1, len(versions) + 1))
-        assert [told(version) for version in versions] == [entry for entry in log if entry.key == key and entry.version]
+        assert [told(version) for version in versions] == [
+            unlinked(entry) for entry in log if entry.key == key and entry.version
+        ]
         assert await store.versions(key) == [version.info for version in versions]
         newest[key] = versions[-1]
     found = [version async for version in store.newest_versions()]
@@ -115,7 +150,7 @@ async def check_laws(store: ConfigStore) -> None:
         schemas = await every_schema(store, key)
         assert [schema.number for schema in schemas] == list(range(1, len(schemas) + 1))
         assert [told_schema(schema) for schema in schemas] == [
-            entry for entry in log if entry.key == key and entry.schema
+            unlinked(entry) for entry in log if entry.key == key and entry.schema
         ]
         assert await store.schemas(key) == [schema.info for schema in schemas]
         newest_schemas[key] = schemas[-1]
@@ -134,6 +169,13 @@ async def check_laws(store: ConfigStore) -> None:
         assert lives[token.id] == [ChangeKind.TOKEN_CREATED, *[ChangeKind.TOKEN_REKEYED] * rotations, *ended]
     assert sum(map(len, lives.values())) == sum(entry.token_id is not None for entry in log)
 
+    found_values = await every_sealed(store)
+    counts = Counter(data_key_id(value.sealed) for value in found_values)
+    assert await store.sealed_counts() == counts
+    assert sum(value.place.kind is SealedKind.TOKEN_KEY for value in found_values) == sum(
+        len(token.keys) for token in tokens
+    )
+
 
 async def every_version(store: ConfigStore, key: ConfigKey) -> list[Version]:
     """Return every version of ``key`` with its document, oldest first."""
@@ -149,6 +191,16 @@ async def every_schema(store: ConfigStore, key: ConfigKey) -> list[StoredSchema]
     while (schema := await store.schema(key, len(schemas) + 1)) is not None:
         schemas.append(schema)
     return schemas
+
+
+async def every_sealed(store: ConfigStore, limit: int = 50) -> list[SealedValue]:
+    """Return every sealed value of ``store``, read page by page."""
+    found: list[SealedValue] = []
+    last: SealedPlace | None = None
+    while page := await store.sealed_values(last, limit):
+        found += page
+        last = page[-1].place
+    return found
 
 
 def told_schema(schema: StoredSchema) -> LogEntry:
@@ -176,6 +228,9 @@ class Everything:
     drafts: list[Draft | None]
     tokens: list[StoredToken]
     check: bytes
+    keys: tuple[WrappedKey, ...]
+    head: Head
+    sealed: list[SealedValue]
 
 
 async def everything(store: ConfigStore) -> Everything:
@@ -189,6 +244,9 @@ async def everything(store: ConfigStore) -> Everything:
         [await store.draft(version.key) async for version in store.newest_versions()],
         await store.tokens(),
         await store.seal_check(b"check"),
+        await store.keys(),
+        await store.head(),
+        await every_sealed(store),
     )
 
 

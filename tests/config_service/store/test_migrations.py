@@ -25,7 +25,16 @@ from config_service.store import migrations
 from config_service.store.schema import metadata
 from config_service.store.sql import SqlStore
 from config_service.store.sqlite import SqliteFile
-from config_service.testing import check_laws, new_draft, new_rotation, new_schema, new_token, new_version
+from config_service.testing import (
+    check_laws,
+    new_draft,
+    new_keys,
+    new_rotation,
+    new_schema,
+    new_token,
+    new_version,
+)
+from config_service.testing.store_contract.suite import linked
 
 ORDERS = ConfigKey("orders")
 NOON = datetime(2026, 2, 3, 12, tzinfo=timezone.utc)
@@ -70,6 +79,7 @@ def fill(path: Path, base: int = 0) -> int:
         await store.commit_schema(new_schema(base=len(await store.schemas(ORDERS))))
         before = await store.draft(ORDERS)
         await store.replace_draft(ORDERS, before and before.document, new_draft(base=base + 2))
+        await store.commit_keys(new_keys(await store.keys(), kind=None))
         _, entry = await store.commit_token(new_token())
         await store.close()
         return entry.revision
@@ -86,7 +96,10 @@ def rows_of(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
 def spelled(connection: Connection) -> dict[str, list[str]]:
     """Return the definition of every table and index, as lines in no order."""
     master = connection.execute(text("SELECT name, sql FROM sqlite_master"))
-    return {name: sorted(line.strip(" ,\t") for line in (sql or "").splitlines()) for name, sql in master}
+    # A table that was rebuilt has its name in quotes.
+    return {
+        name: sorted(line.strip(" ,\t").replace('"', "") for line in (sql or "").splitlines()) for name, sql in master
+    }
 
 
 def test_the_migrations_make_what_the_schema_declares(database: SqliteFile) -> None:
@@ -299,6 +312,64 @@ def test_down_and_up_again_loses_drafts_and_schemas_and_no_revision(database: Sq
     assert [log_again[place] for place in (0, 1, 3)] == [log[place] for place in (0, 1, 3)]
     assert (log_again[2].revision, log_again[2].key, log_again[2].schema) == (3, None, None)
     assert fill(path, base=2) == 8
+
+
+def test_down_and_up_again_loses_the_keys_and_the_chain_and_no_revision(database: SqliteFile, path: Path) -> None:
+    """0003 reads a change of keys as one of nothing, and every other entry as before; the chain begins anew."""
+    fill(path)
+    _, log = told(path)
+
+    async def rotate(link: bool) -> None:
+        store = SqlStore(f"sqlite:///{path}")
+        await store.open()
+        await store.commit_keys(new_keys(await store.keys()), linked if link else None)
+        await store.close()
+
+    asyncio.run(rotate(link=True))
+    with database.migrating() as connection:
+        migrations.downgrade(connection, "0003")
+        assert "data_keys" not in inspect(connection).get_table_names()
+        assert not {"audit", "link"} & {column["name"] for column in inspect(connection).get_columns("log")}
+        assert connection.execute(text("SELECT kind FROM log WHERE revision = 5")).scalar() == "published"
+        migrations.upgrade(connection)
+        assert connection.execute(text("SELECT link FROM history")).scalar() is None
+    _, log_again = told(path)
+    assert log_again[:4] == log
+    assert (log_again[4].revision, log_again[4].key, log_again[4].link) == (5, None, None)
+    asyncio.run(rotate(link=False))
+
+
+@pytest.mark.parametrize("table", ["versions", "drafts", "schemas", "tokens"])
+def test_what_is_sealed_under_a_data_key_is_not_left_without_it(table: str, database: SqliteFile, path: Path) -> None:
+    """Going down would drop the key that alone opens it: refused, and the store opens as before."""
+    fill(path)
+    column = {"schemas": "schema", "tokens": "keys"}.get(table, "document")
+    value = {"tokens": json.dumps([{"sealed": "0200000001", "retires_at": None}])}.get(table, b"\2\0\0\0\1")
+    with database.migrating() as connection:
+        connection.execute(text(f"UPDATE {table} SET {column} = :value"), {"value": value})
+        before = rows_of(connection)
+
+    def go_down() -> None:
+        with database.migrating() as connection:
+            migrations.downgrade(connection, "0003")
+
+    with pytest.raises(StoreError, match="sealed under data keys"):
+        go_down()
+    with database.migrating() as connection:
+        assert migrations.is_current(connection)
+        assert rows_of(connection) == before
+
+
+def test_a_store_of_the_third_schema_has_neither_keys_nor_a_chain(database: SqliteFile, path: Path) -> None:
+    """0004 changes nothing that is there, references included."""
+    fill(path)
+    _, log = told(path)
+    with database.migrating() as connection:
+        migrations.downgrade(connection, "0003")
+        migrations.upgrade(connection)
+        rows = rows_of(connection)
+    assert rows["data_keys"] == []
+    assert told(path)[1] == log
 
 
 def test_a_store_of_the_second_schema_has_neither_drafts_nor_schemas(database: SqliteFile, path: Path) -> None:
