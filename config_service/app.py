@@ -54,11 +54,14 @@ def create_app(
     ``store`` replaces the store that ``settings.store_url`` names. ``clock`` tells the time of day, ``monotonic``
     counts seconds.
     """
-    if store is None:
-        from .store.sql import SqlStore  # noqa: PLC0415 - a store of another kind needs no SQL installed
+    return Application(settings, store or create_store(settings.store_url), clock, monotonic)
 
-        store = SqlStore(settings.store_url)
-    return Application(settings, store, clock, monotonic)
+
+def create_store(url: str) -> ConfigStore:
+    """Return the store that ``url`` names, not yet open. Raises StoreError."""
+    from .store.sql import SqlStore  # noqa: PLC0415 - a store of another kind needs no SQL installed
+
+    return SqlStore(url)
 
 
 @asynccontextmanager

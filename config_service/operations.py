@@ -15,6 +15,7 @@ from config_client.protocol import Position
 from config_client.types import ConfigInfo, Format
 
 from .background import LARGE, beside
+from .backup_operations import BackupOperations
 from .changes import Changes, Intent, Outcome
 from .commits import Commits
 from .comparisons import Comparisons
@@ -126,6 +127,8 @@ class Operations:
             max_document_bytes=max_document_bytes,
         )
         """What may be done with schemas."""
+        self.backups: Final = BackupOperations(store=store, vault=vault, registry=registry, clock=clock)
+        """What may be done with the store as a whole."""
         self.comparisons: Final = Comparisons(finder=self._finder, drafts=self.drafts)
         """What differs."""
         self.max_document_bytes: Final = max_document_bytes

@@ -16,6 +16,7 @@ from typing import Final, ParamSpec
 
 import typer
 
+from ..backup.chain import DamagedFileError
 from ..domain.errors import InvalidRequestError
 from .output import printable
 
@@ -43,8 +44,10 @@ MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.DENIED: "the token is unknown, expired or revoked, or its scopes do not cover the request",
     ExitCode.NOT_FOUND: "no such config, version, draft, schema or token",
     ExitCode.CONFLICT: "a precondition did not hold, the draft is outdated or a patch does not apply to it, the token "
-    "can be given no other key, or the store is initialised already; nothing was changed",
-    ExitCode.INVALID: "the input was refused: a name, a document, a patch, a schema, a scope; nothing was changed",
+    "can be given no other key, the store is initialised already or not empty, or the file is there already; nothing "
+    "was changed",
+    ExitCode.INVALID: "the input was refused: a name, a document, a patch, a schema, a scope, a damaged backup; "
+    "nothing was changed",
     ExitCode.UNAVAILABLE: "the service cannot be reached, or cannot serve now",
     ExitCode.START_FAILED: "the service or its store could not be started: settings, master key, lock, damage, address",
 }
@@ -86,7 +89,7 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
             raise  # Typer's own ways to end; a reader that went away is no failure to report
         except CommandError as error:
             failure = error
-        except InvalidRequestError as error:
+        except (InvalidRequestError, DamagedFileError) as error:
             failure = CommandError(str(error), ExitCode.INVALID)
         except Exception as error:
             failure = CommandError(_where(error), ExitCode.UNEXPECTED)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final
 
@@ -82,6 +83,25 @@ class ManageApi:
                 return answer.content
             raise _refusal(self._url, answer.status_code, answer.content)
         raise CommandError(f"no answer from {self._url} ({failure}); is the service running?", ExitCode.UNAVAILABLE)
+
+    @contextmanager
+    def stream(self, path: str, *, query: Mapping[str, str | None] | None = None) -> Iterator[Iterator[bytes]]:
+        """Give the chunks of an answer that may be larger than memory, for a block. Raises CommandError.
+
+        Raises it as well when the answer is cut; what it is that came before, its own last line has to tell.
+        """
+        params = {name: value for name, value in (query or {}).items() if value is not None}
+        try:
+            with self._http.stream("GET", path.lstrip("/"), params=params) as answer:
+                if not answer.is_success:
+                    raise _refusal(self._url, answer.status_code, answer.read())
+                yield answer.iter_bytes()
+                return
+        except httpx.HTTPError as error:
+            failure = type(error).__name__
+        raise CommandError(
+            f"no whole answer from {self._url} ({failure}); is the service running? Try again", ExitCode.UNAVAILABLE
+        )
 
 
 def _refusal(url: httpx.URL, status: int, body: bytes) -> CommandError:

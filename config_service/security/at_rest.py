@@ -14,6 +14,7 @@ to another token, does not open. Nonces are random; at 96 bits that is safe for 
 
 from __future__ import annotations
 
+import hmac
 import os
 from typing import Final
 
@@ -35,7 +36,7 @@ _CHECK_VALUE: Final = b"config-service master key check"
 class Vault:
     """Everything at rest goes in and out here. Its repr shows nothing of its keys."""
 
-    __slots__ = ("_check", "_documents", "_drafts", "_schemas", "_token_keys")
+    __slots__ = ("_backups", "_check", "_documents", "_drafts", "_schemas", "_token_keys")
 
     def __init__(self, master_key: bytes) -> None:
         if len(master_key) != KEY_SIZE:
@@ -45,6 +46,7 @@ class Vault:
         self._schemas = _cipher(master_key, b"schemas")
         self._token_keys = _cipher(master_key, b"token keys")
         self._check = _cipher(master_key, b"check value")
+        self._backups = _derive(master_key, b"backups")
 
     def __repr__(self) -> str:
         return "Vault()"
@@ -60,6 +62,10 @@ class Vault:
                 "CONFIG_SERVER_MASTER_KEY is not the master key of this store; nothing was opened or changed. "
                 "Start with the key that the store was created with"
             )
+
+    def backup_mac(self, data: bytes) -> bytes:
+        """Return HMAC-SHA256 of ``data``, by which a backup is known to be made under this master key."""
+        return hmac.digest(self._backups, data, "sha256")
 
     def seal_document(self, document: bytes, key: ConfigKey, version: int) -> bytes:
         """Return ``document`` sealed as version ``version`` of ``key``."""
@@ -119,8 +125,12 @@ class Vault:
 
 
 def _cipher(master_key: bytes, purpose: bytes) -> AESGCM:
+    return AESGCM(_derive(master_key, purpose))
+
+
+def _derive(master_key: bytes, purpose: bytes) -> bytes:
     info = b"config-service at rest v1: " + purpose
-    return AESGCM(HKDF(algorithm=SHA256(), length=KEY_SIZE, salt=None, info=info).derive(master_key))
+    return HKDF(algorithm=SHA256(), length=KEY_SIZE, salt=None, info=info).derive(master_key)
 
 
 def _seal(cipher: AESGCM, value: bytes, bound: bytes) -> bytes:

@@ -47,6 +47,7 @@ def options() -> set[str]:
 def test_the_commands_are_these() -> None:
     """The list of commands is a decision, not an accident of imports."""
     assert commands() == [
+        "backup",
         "delete",
         "dev",
         "diff",
@@ -62,6 +63,7 @@ def test_the_commands_are_these() -> None:
         "keygen",
         "list",
         "publish",
+        "restore",
         "rollback",
         "schema history",
         "schema remove",
