@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 
 from .api import health
-from .api.answers import Receive, Scope, Send, send_answer
+from .api.answers import Answer, Receive, Scope, Send, send_answer
 from .api.errors import error_answer
 from .api.guard import Guard, describe_failure
 from .api.peers import Peers
@@ -124,7 +124,7 @@ class Application:
         )
         self._service = ServiceApi(self.operations)
         self._web = build_web(self.operations, lambda: self.ready)
-        self._guard = Guard(self._dispatch, Peers(settings.trusted_networks()))
+        self._guard = Guard(self._dispatch, Peers(settings.trusted_networks()), self._answer_at_once)
         self._heartbeats: asyncio.Task[None] | None = None
         self.ready = False
         """Whether configs are served now."""
@@ -158,12 +158,22 @@ class Application:
         await self._commits.drain()
         await self._store.close()
 
+    def answer_at_once(self, scope: Scope) -> Answer | None:
+        """Return what a call would answer, with all headers, if that takes no waiting; else None: nothing has happened.
+
+        For servers that can write an answer where they have read the request: no task, no messages.
+        """
+        return self._guard.answer_at_once(scope)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through a server's lifespan (ASGI 3)."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
             await self._guard(scope, receive, send)
+
+    def _answer_at_once(self, scope: Scope) -> Answer | None:
+        return self._service.answer_at_once(scope) if self._heartbeats is not None else None
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw: bytes = scope["raw_path"]

@@ -23,19 +23,28 @@ class Finder:
         document = self._running.get(key)
         return 0 if document is None else document.version
 
+    def running(self, key: ConfigKey) -> Document:
+        """Return the running version of ``key``; it has content. Raises NotFoundError when nothing runs."""
+        return _with_content(self._running.get(key), key, "running version")
+
     async def find(self, key: ConfigKey, number: int | None = None) -> Document:
         """Return the running version of ``key``, or version ``number``; it has content.
 
         Raises NotFoundError when nothing runs, or there is no such version, or it is a tombstone; StoreError.
         """
+        if number is None:
+            return self.running(key)
         document = self._running.get(key)
-        if document is not None and number is not None and number != document.version:
+        if document is not None and number != document.version:
             stored = await self._store.version(key, number)
             sealed = None if stored is None else stored.document
             document = None
             if stored is not None and sealed is not None:
                 document = Document.of(stored, self._vault.open_document(sealed, key, stored.version))
-        if document is None or document.deleted:
-            what = "running version" if number is None else f"version {number}"
-            raise NotFoundError(f"{key}: there is no {what}")
-        return document
+        return _with_content(document, key, f"version {number}")
+
+
+def _with_content(document: Document | None, key: ConfigKey, what: str) -> Document:
+    if document is None or document.deleted:
+        raise NotFoundError(f"{key}: there is no {what}")
+    return document

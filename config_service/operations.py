@@ -147,7 +147,20 @@ class Operations:
         """
         return self._admission.admit(secret, peer)
 
+    def recognise(self, secret: str) -> Token:
+        """Return the token that ``secret`` proves, without counting the request. Raises UnauthenticatedError."""
+        return self._registry.authenticate(secret, self._clock())
+
+    def count(self, token: Token) -> None:
+        """Count one request of ``token``. Raises RateLimitedError when there are too many."""
+        self._admission.count(token)
+
     # Reading
+
+    def read_running(self, token: Token, key: ConfigKey) -> Document:
+        """Return the running version of ``key``, from memory. Raises AccessDeniedError and NotFoundError."""
+        token.require(Right.READ, key.name, key.environment)
+        return self._finder.running(key)
 
     async def read(
         self, token: Token, key: ConfigKey, number: int | None = None, at_least: Position | None = None

@@ -24,9 +24,11 @@ from weakref import ref
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from .api.answers import Headers
+from config_client.protocol import CONFIGS_PATH
+
+from .api.answers import Headers, Scope
 from .api.errors import plain_error
 from .api.exchange import REQUEST_ID_HEADER, new_request_id
 from .api.guard import MAX_HEADER_BYTES, MAX_TARGET_BYTES
@@ -43,6 +45,8 @@ _GIVE_UP_AFTER: Final = 2
 _BACKLOG: Final = 2048
 _MAX_HEAD_BYTES: Final = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 16 * 1024
 """Bytes of an unfinished request head at which reading stops. The guard's exact limits apply to finished ones."""
+_AT_ONCE_PREFIX: Final = f"{CONFIGS_PATH}/".encode()
+_BODY_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 
 
 class ListenError(ServiceError):
@@ -62,6 +66,7 @@ class Connection(HttpToolsProtocol):
     _head_bytes = 0
     _head_began = False
     _data = b""
+    _answered = False
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -74,6 +79,8 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         if self._offers_upgrade():
             return  # comes again without the offer
+        if self._answers_at_once():
+            return
         super().on_headers_complete()
         # A pipelined request gets a cycle before this one is answered, so each scope names its own. Weakly, since the
         # cycle has the scope, and the two would wait for the garbage collector after every request.
@@ -81,9 +88,40 @@ class Connection(HttpToolsProtocol):
         self.scope["extensions"] = extensions
 
     def on_message_complete(self) -> None:
-        """End a request, unless it comes again."""
-        if not self._offers_upgrade():
+        """End a request, unless it comes again, or was answered when its head was there."""
+        if self._answered:
+            self._answered = False
+            self.on_response_complete()
+        elif not self._offers_upgrade():
             super().on_message_complete()
+
+    def _answers_at_once(self) -> bool:
+        """Answer the request whose head is complete, if it has no body, is the next in turn, and its answer is there.
+
+        Reads of configs are: without a task, messages and events they take half the time.
+        """
+        application = self.config.app
+        if (
+            not isinstance(application, Application)
+            or self.parser.get_method() != b"GET"
+            or not self.url.startswith(_AT_ONCE_PREFIX)
+            or (self.cycle is not None and not self.cycle.response_complete)
+            or self.flow.write_paused
+            or not self.parser.should_keep_alive()
+            or self.parser.get_http_version() != "1.1"
+            or not _BODY_HEADERS.isdisjoint([name for name, _ in self.headers])
+        ):
+            return False
+        path, _, query = self.url.partition(b"?")
+        scope: Scope = {**self.scope, "method": "GET", "raw_path": path, "path": path.decode(), "query_string": query}
+        answer = application.answer_at_once(scope)
+        if answer is None:
+            return False
+        lines = [*self.server_state.default_headers, *answer.headers]
+        head = b"".join([name + b": " + value + b"\r\n" for name, value in lines])
+        self.transport.write(STATUS_LINE[answer.status] + head + b"\r\n" + answer.body)
+        self._answered = True
+        return True
 
     def _offers_upgrade(self) -> bool:
         return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"

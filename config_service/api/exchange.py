@@ -22,11 +22,11 @@ _FIT: Final = re.compile(rb"(?!cst_)[A-Za-z0-9][A-Za-z0-9._:-]{0,39}\Z")
 
 
 class Exchange:
-    """A request under way. ``send`` passes the answer on and takes note of it."""
+    """A request under way. ``send`` passes the answer on, if it is sent by messages, and takes note of it."""
 
     __slots__ = ("_send", "header", "origin", "status")
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send | None) -> None:
         request_id = request_id_of(scope) or new_request_id()
         self.origin: Final = Origin(request_id, peer_of(scope))
         self.header: Final = (REQUEST_ID_HEADER, request_id.encode())
@@ -40,7 +40,8 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), self.header]
-        await self._send(message)
+        if self._send is not None:
+            await self._send(message)
 
 
 def request_id_of(scope: Scope) -> str | None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import re
 import traceback
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from .. import origin
 from ..domain.errors import InvalidRequestError, ServiceError
 from ..security.tokens import SECRET_PREFIX
-from .answers import App, Receive, Scope, Send, send_answer
+from .answers import Answer, App, Receive, Scope, Send, send_answer
 from .errors import error_answer, internal_error
 from .exchange import EXCHANGE, Exchange
 from .peers import Peers
@@ -29,6 +30,7 @@ _FORBIDDEN_ESCAPE: Final = re.compile(rb"%(?:2[Ff]|5[Cc]|[01][0-9A-Fa-f]|7[Ff]|2
 """Slash, backslash, control characters, a percent sign (it would be decoded once more), or an incomplete escape."""
 _ORDINARY: Final = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+\Z")
 _SECRETS: Final = re.compile(SECRET_PREFIX + r"[A-Za-z0-9_-]+|[0-9A-Fa-f]{64}")
+AnswerAtOnce = Callable[[Scope], Answer | None]
 _access = logging.getLogger("config_service.access")
 _logger = logging.getLogger("config_service")
 
@@ -36,9 +38,30 @@ _logger = logging.getLogger("config_service")
 class Guard:
     """Wraps the application. Answers every error; logs a line per request and the place of every failure."""
 
-    def __init__(self, app: App, peers: Peers | None = None) -> None:
+    def __init__(self, app: App, peers: Peers | None = None, at_once: AnswerAtOnce | None = None) -> None:
         self._app = app
         self._peers = peers or Peers(())
+        self._at_once = at_once
+
+    def answer_at_once(self, scope: Scope) -> Answer | None:
+        """Return the answer, all headers included, of a request that needs no waiting; None: it is asked by a call.
+
+        What is refused, or fails, is asked by a call as well, which counts it, logs it and says why.
+        """
+        if self._at_once is None:
+            return None
+        self._peers.resolve(scope)
+        try:
+            check_request(scope)
+            answer = self._at_once(scope)
+        except Exception:
+            return None
+        if answer is None:
+            return None
+        exchange = Exchange(scope, send=None)
+        exchange.status = answer.status
+        _note(scope, exchange)
+        return Answer(answer.status, [*answer.encoded_headers(), exchange.header], answer.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises nothing but a cancellation from outside."""
@@ -62,8 +85,7 @@ class Guard:
             if not exchange.status:
                 await send_answer(internal_error(), exchange.send, head=head)
         finally:
-            if _access.isEnabledFor(logging.INFO):
-                _access.info("%s %s %s", scope["method"], _loggable(scope), exchange.status or "-")
+            _note(scope, exchange)
             origin.leave(entered)
             # The server's part of the request has the scope: together they would wait for the garbage collector.
             del scope[EXCHANGE]
@@ -95,6 +117,11 @@ def describe_failure(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     places = " < ".join(f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in reversed(frames[-4:]))
     return f"{type(error).__qualname__} at {places or 'an unknown place'}"
+
+
+def _note(scope: Scope, exchange: Exchange) -> None:
+    if _access.isEnabledFor(logging.INFO):
+        _access.info("%s %s %s", scope["method"], _loggable(scope), exchange.status or "-")
 
 
 def _is_unambiguous(raw: bytes) -> bool:

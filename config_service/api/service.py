@@ -127,11 +127,33 @@ class ServiceApi:
         body = dump_config_list(self._operations.list_infos(token))
         return Answer(200, [JSON, NO_STORE, _VARY], body)
 
+    def answer_at_once(self, scope: Scope) -> Answer | None:
+        """Return what ``__call__`` answers to a GET of a running config, or None for every other request.
+
+        Such a read needs nothing but memory, so it needs no task either. Raises ServiceError where it is refused; the
+        request may then be asked again by ``__call__``, which counts it.
+        """
+        route = _ROUTE.match(scope["raw_path"])
+        headers = scope["headers"]
+        if scope["method"] != "GET" or route is None or route["name"] is None or route["view"]:
+            return None
+        query = parse_query(scope["query_string"])
+        if version_of(query) is not None or min_revision_of(headers) is not None:
+            return None
+        token = self._operations.recognise(secret_of(headers))
+        document = self._operations.read_running(token, key_of(_name(route["name"]), query, token))
+        answer = self._sealed_answer(token, document, headers)
+        self._operations.count(token)
+        return answer
+
     async def _sealed(self, token: Token, name: str, scope: Scope) -> Answer:
         query, headers = parse_query(scope["query_string"]), scope["headers"]
-        held, at_least = key_ids_of(headers), min_revision_of(headers)
+        at_least = min_revision_of(headers)
         document = await self._operations.read(token, key_of(name, query, token), version_of(query), at_least)
-        key, bound = self._operations.key_for(token, held), accepts_bound(headers)
+        return self._sealed_answer(token, document, headers)
+
+    def _sealed_answer(self, token: Token, document: Document, headers: Headers) -> Answer:
+        key, bound = self._operations.key_for(token, key_ids_of(headers)), accepts_bound(headers)
         told = self._describe(document, key.id, BOUND_ENCODING if bound else SEALED_ENCODING)
         if matches_etag(header(headers, b"if-none-match"), told.etag):
             return Answer(304, told.headers)

@@ -139,19 +139,23 @@ class Admission:
             if not pause:
                 raise
         else:
-            missing = self._buckets.take(token.id)
-            if missing:
-                raise RateLimitedError(
-                    "this token sends more requests than the service allows; ask less often, or ask an operator for a "
-                    "higher limit",
-                    missing,
-                )
+            self.count(token)
             return token
         raise TooManyFailuresError(
             "too many requests from this address came with a token that is unknown, expired or revoked; "
             "ask an operator for a valid one",
             pause,
         )
+
+    def count(self, token: Token) -> None:
+        """Take one request out of the bucket of ``token``. Raises RateLimitedError when it is empty."""
+        missing = self._buckets.take(token.id)
+        if missing:
+            raise RateLimitedError(
+                "this token sends more requests than the service allows; ask less often, or ask an operator for a "
+                "higher limit",
+                missing,
+            )
 
 
 def _subscriber(peer: str) -> str:
