@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from .api import health
 from .api.answers import Answer, Receive, Scope, Send, send_answer
 from .api.errors import error_answer
-from .api.guard import Guard, describe_failure
+from .api.guard import Guard, RequestLimits, describe_failure
 from .api.peers import Peers
 from .api.service import PREFIX, ServiceApi
 from .api.web import build_web
@@ -124,7 +124,8 @@ class Application:
         )
         self._service = ServiceApi(self.operations)
         self._web = build_web(self.operations, lambda: self.ready)
-        self._guard = Guard(self._dispatch, Peers(settings.trusted_networks()), self._answer_at_once)
+        limits = RequestLimits(settings.max_target_bytes, settings.max_header_bytes, settings.max_headers)
+        self._guard = Guard(self._dispatch, Peers(settings.trusted_networks()), limits, self._answer_at_once)
         self._heartbeats: asyncio.Task[None] | None = None
         self.ready = False
         """Whether configs are served now."""
@@ -143,6 +144,10 @@ class Application:
             raise
         self._heartbeats = asyncio.create_task(self._hub.beat_forever())
         self.ready = True
+
+    def count_streams(self) -> int:
+        """Return how many streams are open."""
+        return len(self._hub)
 
     def end_streams(self) -> None:
         """End every stream at once and take no more; other requests are still answered."""

@@ -34,6 +34,12 @@ _RULES: Final = {
     "rate_burst": "how many requests a token may send at once, from 1 to 10000000",
     "auth_failures": "how many failed authentications of an address are free, from 1 to 1000000, or 0 for no limit",
     "trusted_proxies": "addresses and networks, comma-separated, such as 10.0.0.5,192.168.0.0/16",
+    "max_target_bytes": "bytes that the path and query of a request may take, from 1024 to 65536",
+    "max_header_bytes": "bytes that the headers of a request may take, from 1024 to 1048576",
+    "max_headers": "how many headers a request may have, from 10 to 10000",
+    "head_timeout": "seconds in which the head of a request has to come, above 0 and at most 3600",
+    "body_timeout": "seconds in which the body of a request has to come, above 0 and at most 86400",
+    "max_connections": "how many connections a process takes, from 1 to 10000000, or 0 for what its open files allow",
     "log_level": "one of debug, info, warning, error, critical",
 }
 
@@ -78,6 +84,18 @@ class Settings(BaseSettings):
     """Failed authentications of an address before it is told to wait, longer each time; 0: no limit."""
     trusted_proxies: str = ""
     """Addresses and networks of proxies whose X-Forwarded-For is believed; none unless told otherwise."""
+    max_target_bytes: int = Field(default=8192, ge=1024, le=65_536)
+    """Bytes that the path and query of a request may take."""
+    max_header_bytes: int = Field(default=32_768, ge=1024, le=1_048_576)
+    """Bytes that the headers of a request may take."""
+    max_headers: int = Field(default=100, ge=10, le=10_000)
+    """Headers that a request may have."""
+    head_timeout: float = Field(default=10.0, gt=0, le=3600, allow_inf_nan=False)
+    """Seconds in which the head of a request has to come, and the first one of a connection to begin."""
+    body_timeout: float = Field(default=60.0, gt=0, le=86_400, allow_inf_nan=False)
+    """Seconds in which the body of a request has to come, and in which a reader has to take something of an answer."""
+    max_connections: int = Field(default=0, ge=0, le=10_000_000)
+    """Connections that a process takes, streams included; 0: as many as its limit of open files allows."""
     log_level: LogLevel = "info"
     """The least severe messages to log."""
 

@@ -119,7 +119,7 @@ class RequestReader:
         if end < 0 and len(self._buffer) <= MAX_HEAD_BYTES:
             return None
         if not 0 <= end <= MAX_HEAD_BYTES:
-            raise Refusal(400, "the path and headers are too long")
+            raise Refusal(431, "the path and headers are too long")
         head = bytes(self._buffer[:end])
         del self._buffer[: end + 4]
         request = _parse_head(head.split(b"\r\n"))

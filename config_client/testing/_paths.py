@@ -23,7 +23,7 @@ _MAX_KEY_IDS: Final = 32
 def check_path(path: bytes, query: bytes) -> None:
     """Return when ``path`` means the same to every reader on the way. Raises Refusal."""
     if len(path) + len(query) > _MAX_TARGET_BYTES:
-        raise Refusal(400, f"the path and query are over the limit of {_MAX_TARGET_BYTES} bytes")
+        raise Refusal(414, f"the path and query are over the limit of {_MAX_TARGET_BYTES} bytes")
     segments = unquote_to_bytes(path).split(b"/")
     if (
         any(byte <= 0x20 or byte >= 0x7F for byte in path)

@@ -13,6 +13,7 @@ from typing import Final
 from ..origin import Origin
 from .answers import Message, Scope, Send
 from .peers import peer_of
+from .security_headers import secured
 
 EXCHANGE: Final = "config_service.exchange"
 """The key in a scope of its ``Exchange``."""
@@ -24,7 +25,7 @@ _FIT: Final = re.compile(rb"(?!cst_)[A-Za-z0-9][A-Za-z0-9._:-]{0,39}\Z")
 class Exchange:
     """A request under way. ``send`` passes the answer on, if it is sent by messages, and takes note of it."""
 
-    __slots__ = ("_send", "header", "origin", "status")
+    __slots__ = ("_scheme", "_send", "header", "origin", "status")
 
     def __init__(self, scope: Scope, send: Send | None) -> None:
         request_id = request_id_of(scope) or new_request_id()
@@ -33,13 +34,14 @@ class Exchange:
         """The header that tells the id."""
         self.status = 0
         """The status of the answer, 0 while none has begun."""
+        self._scheme: str = scope.get("scheme", "http")
         self._send = send
 
     async def send(self, message: Message) -> None:
-        """Pass ``message`` on; the head of the answer with the request's id."""
+        """Pass ``message`` on; the head of the answer with the request's id and what every browser is told."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), self.header]
+            message["headers"] = secured([*message.get("headers", ()), self.header], self._scheme)
         if self._send is not None:
             await self._send(message)
 

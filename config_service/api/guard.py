@@ -10,21 +10,25 @@ import logging
 import re
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from .. import origin
-from ..domain.errors import InvalidRequestError, ServiceError
+from ..domain.errors import HeadersTooLargeError, InvalidRequestError, ServiceError, TargetTooLongError
 from ..security.tokens import SECRET_PREFIX
 from .answers import Answer, App, Receive, Scope, Send, send_answer
 from .errors import error_answer, internal_error
 from .exchange import EXCHANGE, Exchange
 from .peers import Peers
+from .security_headers import secured
 
 MAX_TARGET_BYTES: Final = 8 * 1024
-"""Bytes that path and query of a request may take."""
+"""Bytes that path and query of a request may take, unless set otherwise."""
 MAX_HEADER_BYTES: Final = 32 * 1024
-"""Bytes that the headers of a request may take."""
+"""Bytes that the headers of a request may take, unless set otherwise."""
+MAX_HEADERS: Final = 100
+"""Headers that a request may have, unless set otherwise."""
 
 _FORBIDDEN_ESCAPE: Final = re.compile(rb"%(?:2[Ff]|5[Cc]|[01][0-9A-Fa-f]|7[Ff]|25|(?![0-9A-Fa-f]{2}))")
 """Slash, backslash, control characters, a percent sign (it would be decoded once more), or an incomplete escape."""
@@ -35,12 +39,28 @@ _access = logging.getLogger("config_service.access")
 _logger = logging.getLogger("config_service")
 
 
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """Bytes that path and query may take, bytes that the headers may take, and how many of them there may be."""
+
+    target_bytes: int = MAX_TARGET_BYTES
+    header_bytes: int = MAX_HEADER_BYTES
+    headers: int = MAX_HEADERS
+
+
 class Guard:
     """Wraps the application. Answers every error; logs a line per request and the place of every failure."""
 
-    def __init__(self, app: App, peers: Peers | None = None, at_once: AnswerAtOnce | None = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        peers: Peers | None = None,
+        limits: RequestLimits | None = None,
+        at_once: AnswerAtOnce | None = None,
+    ) -> None:
         self._app = app
         self._peers = peers or Peers(())
+        self._limits = limits or RequestLimits()
         self._at_once = at_once
 
     def answer_at_once(self, scope: Scope) -> Answer | None:
@@ -52,7 +72,7 @@ class Guard:
             return None
         self._peers.resolve(scope)
         try:
-            check_request(scope)
+            check_request(scope, self._limits)
             answer = self._at_once(scope)
         except Exception:
             return None
@@ -61,7 +81,8 @@ class Guard:
         exchange = Exchange(scope, send=None)
         exchange.status = answer.status
         _note(scope, exchange)
-        return Answer(answer.status, [*answer.encoded_headers(), exchange.header], answer.body)
+        headers = secured([*answer.encoded_headers(), exchange.header], scope["scheme"])
+        return Answer(answer.status, headers, answer.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises nothing but a cancellation from outside."""
@@ -74,7 +95,7 @@ class Guard:
         entered = origin.enter(exchange.origin)
         head = scope["method"] == "HEAD"
         try:
-            check_request(scope)
+            check_request(scope, self._limits)
             await self._app(scope, receive, exchange.send)
         except ServiceError as error:
             if not exchange.status:
@@ -91,20 +112,25 @@ class Guard:
             del scope[EXCHANGE]
 
 
-def check_request(scope: Scope) -> None:
-    """Return when path and sizes of a request are in order, else raise InvalidRequestError.
+_DEFAULT_LIMITS: Final = RequestLimits()
+
+
+def check_request(scope: Scope, limits: RequestLimits = _DEFAULT_LIMITS) -> None:
+    """Return when path and sizes of a request are in order, else raise InvalidRequestError or one of its kinds.
 
     A server that hands over no raw path has decoded it already; then the decoded one is checked.
     """
     raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
     scope["raw_path"] = raw
-    if len(raw) + len(scope["query_string"]) > MAX_TARGET_BYTES:
-        raise InvalidRequestError(f"the path and query are over the limit of {MAX_TARGET_BYTES} bytes")
+    if len(raw) + len(scope["query_string"]) > limits.target_bytes:
+        raise TargetTooLongError(f"the path and query are over the limit of {limits.target_bytes} bytes")
+    if len(scope["headers"]) > limits.headers:
+        raise HeadersTooLargeError(f"the request has more than {limits.headers} headers")
     header_bytes = 0
     for name, value in scope["headers"]:
         header_bytes += len(name) + len(value)
-    if header_bytes > MAX_HEADER_BYTES:
-        raise InvalidRequestError(f"the headers are over the limit of {MAX_HEADER_BYTES} bytes")
+    if header_bytes > limits.header_bytes:
+        raise HeadersTooLargeError(f"the headers are over the limit of {limits.header_bytes} bytes")
     if not _ORDINARY.match(raw) and not _is_unambiguous(raw):
         raise InvalidRequestError(
             "invalid path: no encoded slash or percent sign, no backslash or control character, "

@@ -57,6 +57,7 @@ _BY_STATUS: Final[Mapping[int, ExitCode]] = {
     401: ExitCode.DENIED,
     403: ExitCode.DENIED,
     404: ExitCode.NOT_FOUND,
+    408: ExitCode.UNAVAILABLE,
     409: ExitCode.CONFLICT,
     412: ExitCode.CONFLICT,
     429: ExitCode.UNAVAILABLE,

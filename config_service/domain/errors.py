@@ -4,7 +4,10 @@
     ├── InvalidRequestError      a malformed name, query, header or body
     │   ├── InvalidDocumentError the document is not one that can be published; ``path`` points into it
     │   ├── InvalidPatchError    not a patch of the kind that it claims to be
-    │   └── InvalidSchemaError   not a JSON Schema that can be used; ``path`` points into it
+    │   ├── InvalidSchemaError   not a JSON Schema that can be used; ``path`` points into it
+    │   ├── TargetTooLongError   path and query are over the limit
+    │   └── HeadersTooLargeError the headers are too many or too long
+    ├── RequestTimeoutError      a request that did not come to its end in time
     ├── UnsupportedMediaTypeError the body is of a kind that the request does not take
     ├── DocumentTooLargeError    over the configured limit
     ├── UnauthenticatedError     unknown, expired or revoked token
@@ -20,6 +23,7 @@
     ├── SchemaViolationError     the document does not fit its schema; ``violations`` says where and by which keyword
     ├── NotRenderableError       the document has no faithful form in the requested format
     ├── UnavailableError         the service is starting or stopping
+    │   └── TooManyConnectionsError  as many clients are connected as the service takes
     └── StoreError               the store of record failed; nothing was changed
         ├── StoreFullError       no space left
         ├── StoreLockedError     another process holds the store
@@ -72,6 +76,24 @@ class InvalidSchemaError(InvalidRequestError):
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+class TargetTooLongError(InvalidRequestError):
+    """The path and query of the request are over the limit."""
+
+    code = "target_too_long"
+
+
+class HeadersTooLargeError(InvalidRequestError):
+    """The headers of the request are too many or too long."""
+
+    code = "headers_too_large"
+
+
+class RequestTimeoutError(ServiceError):
+    """The request did not come to its end in time."""
+
+    code = "request_timeout"
 
 
 class UnsupportedMediaTypeError(ServiceError):
@@ -193,6 +215,12 @@ class UnavailableError(ServiceError):
     """The service is starting or stopping; nothing was changed."""
 
     code = "unavailable"
+
+
+class TooManyConnectionsError(UnavailableError):
+    """As many clients are connected as the service takes."""
+
+    code = "too_many_connections"
 
 
 class StoreError(ServiceError):

@@ -39,6 +39,8 @@ ORDERS = f"{CONFIGS_PATH}/orders"
 BOUND = "application/vnd.config-service.sealed; format=2"
 # Those of the connection rather than of the answer, and those that every server words as it likes.
 _INCIDENTAL = {"date", "server", "connection", "transfer-encoding", "keep-alive", "x-request-id"}
+# What only browsers read; the service in memory meets none.
+_INCIDENTAL |= {"content-security-policy", "cross-origin-resource-policy", "referrer-policy", "x-content-type-options"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?\+00:00")
 
 Tell = Callable[["Side"], str]

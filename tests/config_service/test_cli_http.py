@@ -550,6 +550,7 @@ def test_token_revoke_names_the_id(service: Script) -> None:
         (403, ExitCode.DENIED),
         (404, ExitCode.NOT_FOUND),
         (405, ExitCode.INVALID),
+        (408, ExitCode.UNAVAILABLE),
         (409, ExitCode.CONFLICT),
         (412, ExitCode.CONFLICT),
         (413, ExitCode.INVALID),

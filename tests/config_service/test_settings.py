@@ -45,6 +45,12 @@ def test_variables_set_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
         "rate_burst": "5",
         "auth_failures": "0",
         "trusted_proxies": "10.0.0.5, 192.168.0.0/16",
+        "max_target_bytes": "1024",
+        "max_header_bytes": "1024",
+        "max_headers": "10",
+        "head_timeout": "0.5",
+        "body_timeout": "1.5",
+        "max_connections": "7",
         "log_level": "debug",
     }
     assert values.keys() == Settings.model_fields.keys()
@@ -100,6 +106,12 @@ def test_a_missing_master_key_is_named_with_its_remedy() -> None:
         ("auth_failures", -1),
         ("trusted_proxies", CANARY),
         ("trusted_proxies", "10.0.0.1/8"),
+        ("max_target_bytes", 1),
+        ("max_header_bytes", 1),
+        ("max_headers", 1),
+        ("head_timeout", 0),
+        ("body_timeout", "inf"),
+        ("max_connections", -1),
         ("log_level", CANARY),
     ],
 )

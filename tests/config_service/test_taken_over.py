@@ -22,11 +22,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from config_client.crypto import Keyring
 from config_client.protocol import ConfigState, Held, Position, Standing, dump_watch_request, parse_config_state
+from config_service.api.security_headers import SECURITY_HEADERS
 from config_service.app import utc_now
 from config_service.delivery.direct import DirectReader
 from config_service.domain.keys import ConfigKey
 from config_service.server import Connection
 
+BROWSERS = [name + b": " + value for name, value in SECURITY_HEADERS if name != b"cache-control"]
 pytestmark = pytest.mark.e2e
 STATES = "/api/v1/service/watch"
 WATCH = "/api/v1/service/configs/orders/watch"
@@ -104,6 +106,7 @@ def test_the_head_of_a_stream_to_the_byte(service: Any, open_raw: Callable[..., 
         b"x-config-revision: 3",
         b"x-request-id: r-1",
         b"connection: close",
+        *BROWSERS,
     ]
     first = open_raw(service.address, post(service.reader.secret, Held("orders"), extra="X-Request-Id: r-2\r\n"))
     assert re.sub(rb"date: [^\r]+", b"date: -", first.head).split(b"\r\n") == [
@@ -118,6 +121,7 @@ def test_the_head_of_a_stream_to_the_byte(service: Any, open_raw: Callable[..., 
         b"x-config-environment: default",
         b"x-request-id: r-2",
         b"connection: close",
+        *BROWSERS,
     ]
     assert first.until(b"synced").startswith(b":\nevent: config_state\ndata: {")
 

@@ -73,7 +73,7 @@ def test_requests_come_out_whole_however_they_are_cut(cuts: list[int]) -> None:
         (b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
         (b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n7fffffff\r\n", 413),
-        (b"GET / HTTP/1.1\r\nx: " + b"y" * MAX_HEAD_BYTES, 400),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * MAX_HEAD_BYTES, 431),
     ],
 )
 def test_what_is_no_request_or_too_large_is_refused(data: bytes, status: int) -> None:

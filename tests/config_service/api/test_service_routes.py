@@ -11,6 +11,7 @@ import pytest
 
 from config_client.crypto import Binding, Keyring, decrypt
 from config_client.protocol import parse_config_list, parse_metadata
+from config_service.api.security_headers import SECURITY_HEADERS
 from config_service.domain.errors import StoreError, StoreFullError
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import ChangeKind, NewVersion
@@ -156,7 +157,7 @@ async def test_what_is_no_name_is_refused(http: Any, name: str) -> None:
 
 async def test_a_name_of_10_kb_is_refused(http: Any) -> None:
     """By the size of the path."""
-    assert (await http.get(f"{CONFIGS}/{'a' * 10_000}")).status_code == 400
+    assert (await http.get(f"{CONFIGS}/{'a' * 10_000}")).status_code == 414
 
 
 @pytest.mark.parametrize(
@@ -451,9 +452,8 @@ async def test_a_state_first_watch_says_where_it_begins(service: Any, http: Any,
     answer = await watch(service, reader, b'[{"name": "orders"}]')
     assert answer.status == 200
     assert re.fullmatch("[0-9a-f]{16}", answer.headers.pop("x-request-id"))
-    assert answer.headers == {
+    assert answer.headers == {name.decode(): value.decode() for name, value in SECURITY_HEADERS} | {
         "content-type": "text/event-stream",
-        "cache-control": "no-store",
         "x-accel-buffering": "no",
         "x-config-heartbeat": "15",
         "x-config-epoch": epoch,
