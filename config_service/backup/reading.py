@@ -4,8 +4,9 @@ Knows the protocol of stores and the order in which ``ConfigStore.restore`` want
 
 What never changes once it is committed (versions, schemas, the log) is read along the log, up to where it ends. What
 does change is read where a later reading can only know more: drafts first, so that a draft that is published meanwhile
-is there as a draft or as a version or both; tokens last, and again until no token changed while they were read. The
-revision at which that was so is the revision of the whole. Data keys come after everything that needs them.
+is there as a draft or as a version or both; tokens last, and again until no token changed while they were read, and no
+version was activated that had been read before. The revision at which that was so is the revision of the whole. Data
+keys come after everything that needs them.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from ..domain.errors import StoreCorruptError, UnavailableError
-from ..domain.records import LogEntry, Record, WrappedKey
+from ..domain.records import VERSION_KINDS, ChangeKind, LogEntry, Record, WrappedKey
 from ..store.protocol import ConfigStore
 
 _PAGE: Final = 256
 """Log entries read at a time."""
 _AT_ONCE: Final = 4
 """Versions that are read, and in memory, at a time."""
+_CHANGES_VERSIONS: Final = frozenset({ChangeKind.ACTIVATED, ChangeKind.SCHEDULE_CANCELLED})
+"""What happens to a version after it was committed: a version may have been read before, so the entry has to follow."""
 _ROUNDS: Final = 64
 """How often tokens are read before their changes count as not ending."""
 
@@ -42,7 +45,7 @@ async def read_everything(store: ConfigStore) -> AsyncIterator[Record]:
                 revision = record.revision
             yield record
         tokens = await store.tokens()
-        if not await _changed_tokens(store, revision):
+        if not await _changed_since(store, revision):
             for token in tokens:
                 yield token
             for key in await _still_there(store, keys):
@@ -82,10 +85,12 @@ async def _made(store: ConfigStore, entry: LogEntry) -> Record | None:
     if entry.key is None:
         return None
     made: Record | None = None
-    if entry.version is not None:
+    if entry.kind in VERSION_KINDS and entry.version is not None:
         made = await store.version(entry.key, entry.version)
     elif entry.schema is not None:
         made = await store.schema(entry.key, entry.schema)
+    else:
+        return None
     if made is None:
         raise StoreCorruptError(
             f"what revision {entry.revision} made of {entry.key} is in the log but not in the store: it was damaged "
@@ -94,10 +99,10 @@ async def _made(store: ConfigStore, entry: LogEntry) -> Record | None:
     return made
 
 
-async def _changed_tokens(store: ConfigStore, after: int) -> bool:
-    """Tell whether a token changed after revision ``after``."""
+async def _changed_since(store: ConfigStore, after: int) -> bool:
+    """Tell whether after revision ``after`` something changed that is read as it is now: a token or a schedule."""
     while entries := await store.log(after, _PAGE):
-        if any(entry.token_id is not None for entry in entries):
+        if any(entry.token_id is not None or entry.kind in _CHANGES_VERSIONS for entry in entries):
             return True
         after = entries[-1].revision
     return False

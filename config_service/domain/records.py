@@ -5,11 +5,11 @@ Documents, schemas and token keys appear here sealed at rest; opening them is th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from .keys import ConfigKey
 from .scopes import Scope
@@ -31,6 +31,19 @@ class ChangeKind(str, Enum):
     DATA_KEYS_DESTROYED = "data_keys_destroyed"
     MASTER_KEY_ROTATED = "master_key_rotated"
     AUDIT_STARTED = "audit_started"
+    SCHEDULED = "scheduled"
+    ACTIVATED = "activated"
+    SCHEDULE_CANCELLED = "schedule_cancelled"
+
+
+VERSION_KINDS: Final = frozenset(
+    {ChangeKind.PUBLISHED, ChangeKind.ROLLED_BACK, ChangeKind.DELETED, ChangeKind.SCHEDULED}
+)
+"""The changes that make a version."""
+SERVING_KINDS: Final = frozenset(
+    {ChangeKind.PUBLISHED, ChangeKind.ROLLED_BACK, ChangeKind.DELETED, ChangeKind.ACTIVATED}
+)
+"""The changes by which a version becomes the running one: watchers hear of these and of no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +52,9 @@ class NewVersion:
 
     It becomes version ``base + 1``. ``document`` is sealed at rest; None is a tombstone (a delete). With ``schema``:
     also conditional on this being the number of the newest schema of the key (0: it never had one). With ``draft``: it
-    publishes the draft that was sealed like this, which is removed in the same transaction.
+    publishes the draft that was sealed like this, which is removed in the same transaction. With ``running``: also
+    conditional on this being the number of the running version (0: none). With ``valid_from`` it does not run before it
+    is activated; ``kind`` is then SCHEDULED, and only then.
     """
 
     key: ConfigKey
@@ -51,6 +66,8 @@ class NewVersion:
     source_version: int | None = None
     schema: int | None = None
     draft: bytes | None = None
+    running: int | None = None
+    valid_from: datetime | None = None
 
     @property
     def version(self) -> int:
@@ -59,8 +76,21 @@ class NewVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Activation:
+    """At which revision, and when, a version that was published for later became the running one."""
+
+    revision: int
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
-    """A committed version. It never changes. ``document`` is sealed at rest; None is a tombstone."""
+    """A committed version. It never changes. ``document`` is sealed at rest; None is a tombstone.
+
+    A version with ``valid_from`` was published for later: it runs from its ``activation`` on (None: it never did).
+    ``cancelled`` is the revision at which its schedule was cancelled by itself; that of an older version also ends
+    when a newer one is committed, which needs no mark.
+    """
 
     key: ConfigKey
     version: int
@@ -70,11 +100,24 @@ class Version:
     timestamp: datetime
     document: bytes | None
     source_version: int | None = None
+    valid_from: datetime | None = None
+    activation: Activation | None = None
+    cancelled: int | None = None
 
     @property
     def deleted(self) -> bool:
         """Whether this version is a tombstone."""
         return self.document is None
+
+    @property
+    def served(self) -> bool:
+        """Whether this version is or was the running one."""
+        return self.valid_from is None or self.activation is not None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether this version is to run later, provided that it is the newest one."""
+        return not self.served and self.cancelled is None
 
     @property
     def info(self) -> VersionInfo:
@@ -88,6 +131,9 @@ class Version:
             timestamp=self.timestamp,
             deleted=self.deleted,
             source_version=self.source_version,
+            valid_from=self.valid_from,
+            activation=self.activation,
+            cancelled=self.cancelled,
         )
 
 
@@ -103,6 +149,41 @@ class VersionInfo:
     timestamp: datetime
     deleted: bool
     source_version: int | None = None
+    valid_from: datetime | None = None
+    activation: Activation | None = None
+    cancelled: int | None = None
+
+    @property
+    def served(self) -> bool:
+        """Whether this version is or was the running one."""
+        return self.valid_from is None or self.activation is not None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether this version is to run later, provided that it is the newest one."""
+        return not self.served and self.cancelled is None
+
+
+class VersionState(str, Enum):
+    """How a version stands among those of its config."""
+
+    RUNNING = "running"
+    SAVED = "saved"
+    SCHEDULED = "scheduled"
+    CANCELLED = "cancelled"
+
+
+def version_states(history: Sequence[VersionInfo]) -> dict[int, VersionState]:
+    """Return how each version of ``history``, oldest first and complete, stands. A tombstone that counts is running."""
+    running = max((one.version for one in history if one.served), default=0)
+    states: dict[int, VersionState] = {}
+    for one in history:
+        if one.served:
+            states[one.version] = VersionState.RUNNING if one.version == running else VersionState.SAVED
+        else:
+            newest = one.version == history[-1].version
+            states[one.version] = VersionState.SCHEDULED if newest and one.awaited else VersionState.CANCELLED
+    return states
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,21 @@ class DraftConflictError(ConfigConflictError):
         super().__init__(key, "its draft was changed meanwhile")
 
 
+class RunningConflictError(ConfigConflictError):
+    """The running version of the key is not the one the commit was conditional on: a schedule came due meanwhile."""
+
+    def __init__(self, key: ConfigKey, wanted: int, running: int) -> None:
+        super().__init__(key, f"version {running} is running (0: none), the change was made while {wanted} was")
+        self.running = running
+
+
+class ScheduleConflictError(ConfigConflictError):
+    """The version does not wait for its moment any more: it runs, was cancelled, or a newer one was committed."""
+
+    def __init__(self, key: ConfigKey, version: int) -> None:
+        super().__init__(key, f"version {version} does not wait for its moment any more")
+
+
 class KeyConflictError(StoreConflictError):
     """The keys of the token are not those that the rotation was made on."""
 
@@ -114,6 +129,8 @@ class ConfigStore(Protocol):
     - Revisions are 1, 2, 3 … without gaps within an epoch, and commit order is revision order.
     - A committed version or schema never changes and is never lost: what it says, and all that is told of it. Its
       sealed bytes may be replaced by the same sealed anew (``reseal``).
+    - The running version of a key is the newest one that is served. A version published for later is served from its
+      activation on, a change of its own; only the newest version of a key can be activated, once.
     - A draft is durable like them, but takes no revision: nobody is served one.
     - Every commit takes a ``link``, which it calls within the transaction with the entry that is about to be logged and
       the link of the last linked entry before it (None: there is none). What that returns is kept as the entry; what
@@ -148,7 +165,7 @@ class ConfigStore(Protocol):
 
         Raises VersionConflictError when ``change.base`` is not the newest version of its key; SchemaConflictError when
         ``change.schema`` is given and not the number of its newest schema; DraftConflictError when ``change.draft`` is
-        given and not what its draft is.
+        given and not what its draft is; RunningConflictError when ``change.running`` is given and not what runs.
         """
 
     async def commit_versions(self, changes: Sequence[NewVersion], link: Link | None = None) -> list[Version]:
@@ -157,6 +174,19 @@ class ConfigStore(Protocol):
         Each is conditional as for ``commit_version``, and what one of them raises, whose ``key`` it names, refuses all.
         Raises InvalidRequestError when a key comes twice. No changes make no transaction.
         """
+
+    async def activate_version(self, key: ConfigKey, number: int, at: datetime, link: Link | None = None) -> Version:
+        """Make version ``number``, published for later, the running one from ``at`` on, by a log entry of its own.
+
+        The entry names the author of the version as its author. Of activations at once, by whichever process, exactly
+        one is made. Raises ScheduleConflictError when the version is not the newest one of ``key``, was not published
+        for later, is activated already, or was cancelled.
+        """
+
+    async def cancel_schedule(
+        self, key: ConfigKey, number: int, cancelled_by: int, at: datetime, link: Link | None = None
+    ) -> LogEntry:
+        """Note that version ``number`` is never to run by itself. Raises what ``activate_version`` raises."""
 
     async def commit_schema(self, change: NewSchema, link: Link | None = None) -> StoredSchema:
         """Append a schema. Raises SchemaConflictError when ``change.base`` is not the newest one of its key."""
@@ -194,7 +224,10 @@ class ConfigStore(Protocol):
         """Return at most ``limit`` entries with a revision above ``after``, in order."""
 
     def newest_versions(self) -> AsyncIterator[Version]:
-        """Yield the newest version of every key, tombstones included."""
+        """Yield the newest version of every key, tombstones and those that are not served yet included."""
+
+    async def running_version(self, key: ConfigKey) -> Version | None:
+        """Return the newest version of ``key`` that is served, tombstones included, or None."""
 
     async def versions(self, key: ConfigKey) -> list[VersionInfo]:
         """Return every version of ``key`` without its document, oldest first; empty when there is none."""

@@ -17,6 +17,7 @@ from config_client.protocol import format_timestamp, parse_timestamp
 from ..domain.errors import InvalidRequestError, StoreCorruptError
 from ..domain.keys import ConfigKey
 from ..domain.records import (
+    Activation,
     ChangeKind,
     Draft,
     KeyUse,
@@ -54,6 +55,10 @@ def version_values(version: Version) -> dict[str, object]:
         "changed_by": version.changed_by,
         "timestamp": format_timestamp(version.timestamp),
         "source_version": version.source_version,
+        "valid_from": _text_or_none(version.valid_from),
+        "activated": None if version.activation is None else version.activation.revision,
+        "activated_at": None if version.activation is None else format_timestamp(version.activation.timestamp),
+        "cancelled": version.cancelled,
         "document": version.document,
     }
 
@@ -114,6 +119,7 @@ def committed_version(change: NewVersion, revision: int) -> Version:
         timestamp=change.timestamp,
         document=change.document,
         source_version=change.source_version,
+        valid_from=change.valid_from,
     )
 
 
@@ -144,6 +150,9 @@ def read_version(row: RowMapping) -> Version:
             timestamp=parse_timestamp(row["timestamp"]),
             document=_bytes_or_none(row["document"]),
             source_version=row["source_version"],
+            valid_from=_timestamp_or_none(row["valid_from"]),
+            activation=_activation_or_none(row),
+            cancelled=row["cancelled"],
         )
     except _MALFORMED:
         pass
@@ -165,6 +174,9 @@ def read_version_info(row: RowMapping) -> VersionInfo:
             timestamp=parse_timestamp(row["timestamp"]),
             deleted=bool(row["deleted"]),
             source_version=row["source_version"],
+            valid_from=_timestamp_or_none(row["valid_from"]),
+            activation=_activation_or_none(row),
+            cancelled=row["cancelled"],
         )
     except _MALFORMED:
         pass
@@ -308,6 +320,10 @@ def read_data_key(row: RowMapping) -> WrappedKey:
     except _MALFORMED:
         pass
     raise _damaged(f"data key {row['id']}")
+
+
+def _activation_or_none(row: RowMapping) -> Activation | None:
+    return None if row["activated"] is None else Activation(row["activated"], parse_timestamp(row["activated_at"]))
 
 
 def _text_or_none(moment: datetime | None) -> str | None:

@@ -75,12 +75,17 @@ versions: Final = Table(
     Column("changed_by", _NUMBER, nullable=False),
     Column("timestamp", Text, nullable=False),
     Column("source_version", _NUMBER),
+    Column("valid_from", Text),
+    Column("activated", _NUMBER),
+    Column("activated_at", Text),
+    Column("cancelled", _NUMBER),
     Column("document", LargeBinary),
     PrimaryKeyConstraint("name", "environment", "label", "version"),
     CheckConstraint("version > 0", name="from_one"),
 )
 """The primary key answers "which is the newest of this key" from its index alone. ``document`` stands last, where a row
-that spills over pages is cut, so that everything else is read without the document."""
+that spills over pages is cut, so that everything else is read without the document. A version with ``valid_from``
+is served once it is activated; ``activated`` and ``cancelled`` are revisions of the log entries that say so."""
 
 drafts: Final = Table(
     "drafts",

@@ -112,8 +112,21 @@ class SqlStore:
         check_distinct(changes)
         return await self._write(versions.commit_all, changes, link) if changes else []
 
+    async def activate_version(self, key: ConfigKey, number: int, at: datetime, link: Link | None = None) -> Version:
+        """Make version ``number``, published for later, the running one from ``at`` on, by a log entry of its own.
+
+        Raises ScheduleConflictError when it does not wait for that any more.
+        """
+        return await self._write(versions.activate, key, number, at, link)
+
+    async def cancel_schedule(
+        self, key: ConfigKey, number: int, cancelled_by: int, at: datetime, link: Link | None = None
+    ) -> LogEntry:
+        """Note that version ``number`` is never to run by itself. Raises ScheduleConflictError."""
+        return await self._write(versions.cancel, key, number, cancelled_by, at, link)
+
     async def newest_versions(self) -> AsyncIterator[Version]:
-        """Yield the newest version of every key, tombstones included, ordered by key.
+        """Yield the newest version of every key, tombstones and those not served yet included, ordered by key.
 
         Each is the newest at the moment its page is read. A key that changes meanwhile is yielded once, so whoever also
         reads the log from a position taken before has missed nothing.
@@ -124,6 +137,10 @@ class SqlStore:
             for version in page:
                 yield version
             last = page[-1].key if len(page) == PAGE else None
+
+    async def running_version(self, key: ConfigKey) -> Version | None:
+        """Return the newest version of ``key`` that is served, tombstones included, or None."""
+        return await self._read(versions.running, key)
 
     async def versions(self, key: ConfigKey) -> list[VersionInfo]:
         """Return every version of ``key`` without its document, oldest first; empty when there is none."""

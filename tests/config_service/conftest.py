@@ -24,6 +24,7 @@ from config_client.protocol import Position
 from config_service.app import Application, create_app
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import (
+    Activation,
     ChangeKind,
     Draft,
     Head,
@@ -52,6 +53,8 @@ from config_service.store.protocol import (
     DraftConflictError,
     KeyConflictError,
     KeysConflictError,
+    RunningConflictError,
+    ScheduleConflictError,
     SchemaConflictError,
     StoreNotEmptyError,
     VersionConflictError,
@@ -115,6 +118,10 @@ class MemoryStore:
             newest = len(self.held.get(change.key, []))
             if change.base != newest:
                 raise VersionConflictError(change.key, change.base, newest)
+            if change.running is not None:
+                runs = await self.running_version(change.key)
+                if change.running != (runs.version if runs else 0):
+                    raise RunningConflictError(change.key, change.running, runs.version if runs else 0)
             if change.schema is not None:
                 self._require_schema(change.key, change.schema)
             if change.draft is not None:
@@ -134,10 +141,36 @@ class MemoryStore:
             timestamp=change.timestamp,
             document=change.document,
             source_version=change.source_version,
+            valid_from=change.valid_from,
         )
         versions.append(version)
         self._log(change.kind, change.changed_by, change.timestamp, key=change.key, version=change.version, link=link)
         return version
+
+    async def activate_version(self, key: ConfigKey, number: int, at: datetime, link: Link | None = None) -> Version:
+        await self._pass()
+        version = self._awaited(key, number)
+        entry = self._log(ChangeKind.ACTIVATED, version.changed_by, at, key=key, version=number, link=link)
+        self.held[key][-1] = dataclasses.replace(version, activation=Activation(entry.revision, at))
+        return self.held[key][-1]
+
+    async def cancel_schedule(
+        self, key: ConfigKey, number: int, cancelled_by: int, at: datetime, link: Link | None = None
+    ) -> LogEntry:
+        await self._pass()
+        version = self._awaited(key, number)
+        entry = self._log(ChangeKind.SCHEDULE_CANCELLED, cancelled_by, at, key=key, version=number, link=link)
+        self.held[key][-1] = dataclasses.replace(version, cancelled=entry.revision)
+        return entry
+
+    def _awaited(self, key: ConfigKey, number: int) -> Version:
+        versions = self.held.get(key, [])
+        if not versions or number != len(versions) or not versions[-1].awaited:
+            raise ScheduleConflictError(key, number)
+        return versions[-1]
+
+    async def running_version(self, key: ConfigKey) -> Version | None:
+        return next((one for one in reversed(self.held.get(key, [])) if one.served), None)
 
     async def commit_schema(self, change: NewSchema, link: Link | None = None) -> StoredSchema:
         await self._pass()

@@ -16,6 +16,7 @@ from ...domain.records import Draft, LogEntry, Record, SealCheck, StoredSchema, 
 from .. import rows
 from ..protocol import StoreNotEmptyError
 from ..schema import data_keys, drafts, history, log, metadata, schemas, tokens, versions
+from . import versions as versions_of_store
 from .history import lock, position
 
 _ROWS: Final[Mapping[type[Any], tuple[Table, Callable[[Any], dict[str, object]]]]] = {
@@ -55,6 +56,10 @@ class Restoring:
                 self._about_tokens.append(record)
         for kind in _ROWS:
             self._insert(kind, [one for one in records if type(one) is kind and not _is_about_token(one)])
+        for record in records:
+            if isinstance(record, LogEntry):
+                # The version may have been read before this happened to it.
+                versions_of_store.follow(self._connection, record)
 
     def finish(self) -> Position:
         """Write what had to wait, and return where the restored store stands."""

@@ -6,6 +6,7 @@ from .batches import BatchLaws
 from .concurrency import ConcurrencyLaws
 from .lifecycle import LifecycleLaws
 from .restoring import RestoringLaws
+from .scheduling import SchedulingLaws
 from .sealing import SealingLaws
 from .staging import StagingLaws
 from .suite import check_laws, new_draft, new_keys, new_rotation, new_schema, new_token, new_version
@@ -25,6 +26,14 @@ __all__ = [
 
 
 class StoreContract(
-    LifecycleLaws, VersionLaws, BatchLaws, StagingLaws, SealingLaws, ConcurrencyLaws, TokenLaws, RestoringLaws
+    LifecycleLaws,
+    VersionLaws,
+    BatchLaws,
+    SchedulingLaws,
+    StagingLaws,
+    SealingLaws,
+    ConcurrencyLaws,
+    TokenLaws,
+    RestoringLaws,
 ):
     """Inherit, name the class ``Test…``, say how to create a store and how to stall it; pytest does the rest."""

@@ -55,6 +55,11 @@ class LifecycleLaws(StoreSuite):
             await store.commit_schema(new_schema())
             await store.commit_schema(new_schema(base=1, schema=None))
             await store.replace_draft(ORDERS, None, new_draft(base=2))
+            for number in (1, 2, 3):
+                await store.commit_version(new_version(ConfigKey("later"), base=number - 1, valid_from=NOON))
+                if number == 1:
+                    await store.activate_version(ConfigKey("later"), 1, NOON)
+            await store.cancel_schedule(ConfigKey("later"), 3, 7, NOON)
             await store.seal_check(b"check")
             before = await everything(store)
         async with self.opened(tmp_path) as store:

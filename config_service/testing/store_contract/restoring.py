@@ -171,6 +171,13 @@ async def fill(store: ConfigStore) -> None:
         await store.commit_version(new_version(key, base=61, kind=ChangeKind.ROLLED_BACK, source_version=3))
         await store.replace_draft(key, None, new_draft(key, base=5))
     await store.replace_draft(ConfigKey("staged-only"), None, new_draft(ConfigKey("staged-only")))
+    later = ConfigKey("later")
+    for base in range(4):
+        await store.commit_version(new_version(later, base=base, valid_from=NOON))
+        if base == 1:
+            await store.activate_version(later, 2, NOON)
+        if base == 2:
+            await store.cancel_schedule(later, 3, 7, NOON)
 
 
 def _in_epoch(before: Everything, epoch: str) -> Everything:

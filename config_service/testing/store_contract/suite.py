@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -21,6 +21,8 @@ from config_client.protocol import Position
 
 from ...domain.keys import ConfigKey
 from ...domain.records import (
+    VERSION_KINDS,
+    Activation,
     ChangeKind,
     Draft,
     Head,
@@ -61,9 +63,14 @@ def new_version(
     source_version: int | None = None,
     schema: int | None = None,
     draft: bytes | None = None,
+    running: int | None = None,
+    valid_from: datetime | None = None,
 ) -> NewVersion:
-    """Return a change to commit."""
-    return NewVersion(key, base, document, kind, 7, timestamp, source_version, schema, draft)
+    """Return a change to commit; with ``valid_from`` a version for later."""
+    kind = kind if valid_from is None else ChangeKind.SCHEDULED
+    return NewVersion(
+        key, base, document, kind, 7, timestamp, source_version, schema, draft, running=running, valid_from=valid_from
+    )
 
 
 def new_draft(
@@ -135,12 +142,17 @@ async def check_laws(store: ConfigStore) -> None:
     newest: dict[ConfigKey, Version] = {}
     for key in dict.fromkeys(entry.key for entry in log if entry.key and entry.version):
         versions = await every_version(store, key)
+        entries = [entry for entry in log if entry.key == key and entry.version]
         assert [version.version for version in versions] == list(range(1, len(versions) + 1))
         assert [told(version) for version in versions] == [
-            unlinked(entry) for entry in log if entry.key == key and entry.version
+            unlinked(entry) for entry in entries if entry.kind in VERSION_KINDS
         ]
         assert await store.versions(key) == [version.info for version in versions]
         newest[key] = versions[-1]
+        check_schedules(versions, entries)
+        assert await store.running_version(key) == max(
+            (version for version in versions if version.served), key=lambda version: version.version, default=None
+        )
     found = [version async for version in store.newest_versions()]
     assert len(found) == len(newest)
     assert {version.key: version for version in found} == newest
@@ -175,6 +187,30 @@ async def check_laws(store: ConfigStore) -> None:
     assert sum(value.place.kind is SealedKind.TOKEN_KEY for value in found_values) == sum(
         len(token.keys) for token in tokens
     )
+
+
+def check_schedules(versions: Sequence[Version], entries: Sequence[LogEntry]) -> None:
+    """Assert that the versions of a config, and all that the log says of it, tell the same of what was for later."""
+    newest = 0
+    waiting: Version | None = None
+    ended: dict[int, Activation | int] = {}
+    for entry in entries:
+        if entry.kind in VERSION_KINDS:
+            newest += 1
+            scheduled = entry.kind is ChangeKind.SCHEDULED
+            assert scheduled is (versions[newest - 1].valid_from is not None)
+            waiting = versions[newest - 1] if scheduled else None
+        elif entry.kind in {ChangeKind.ACTIVATED, ChangeKind.SCHEDULE_CANCELLED}:
+            assert waiting is not None, "only the newest version, which waits, is activated or cancelled, and once"
+            assert entry.version == waiting.version == newest
+            activated = entry.kind is ChangeKind.ACTIVATED
+            assert not activated or entry.changed_by == waiting.changed_by
+            ended[newest] = Activation(entry.revision, entry.timestamp) if activated else entry.revision
+            waiting = None
+    for version in versions:
+        told_of = ended.get(version.version)
+        assert version.activation == (told_of if isinstance(told_of, Activation) else None)
+        assert version.cancelled == (told_of if isinstance(told_of, int) else None)
 
 
 async def every_version(store: ConfigStore, key: ConfigKey) -> list[Version]:

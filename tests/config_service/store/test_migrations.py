@@ -94,7 +94,7 @@ def rows_of(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
 
 
 def spelled(connection: Connection) -> dict[str, list[str]]:
-    """Return the definition of every table and index, as lines in no order."""
+    """Return the definition of every table and index, as lines in no order. (A table that was copied is in quotes.)"""
     master = connection.execute(text("SELECT name, sql FROM sqlite_master"))
     # A table that was rebuilt has its name in quotes.
     return {
