@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from sqlalchemy import Connection, insert, select
 
 from ..domain.errors import ServiceError, StoreError
 from . import migrations
+from .batches import Batches
 from .protocol import StoreConflictError
 from .schema import history
 from .sqlite import SqliteFile
@@ -25,10 +25,6 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 _READERS: Final = 4
-_BATCH: Final = 64
-"""Items that are handed to a writing thread at a time."""
-_LOOK: Final = 0.5
-"""Seconds after which a thread that waits for items looks whether anybody still waits for it."""
 
 
 class Session:
@@ -75,7 +71,7 @@ class Session:
         The items are asked for on the event loop while the transaction waits, so that one batch is in memory at a time.
         When ``items`` raises, or this call is cancelled, nothing has happened.
         """
-        source = _Batches(items, asyncio.get_running_loop())
+        source = Batches(items, asyncio.get_running_loop())
         try:
             return await self.write(lambda connection: work(connection, source))
         except StoreError:
@@ -120,45 +116,6 @@ class Session:
             self._writes.dispose()
         finally:
             self._database.release()
-
-
-class _Batches(Iterator[list[Item]]):
-    """The items of an asynchronous iterator for a thread, which waits for them."""
-
-    def __init__(self, items: AsyncIterator[Item], loop: asyncio.AbstractEventLoop) -> None:
-        self._items = items
-        self._loop = loop
-        self._ended = threading.Event()
-        self.failure: Exception | None = None
-
-    def end(self) -> None:
-        """Give no more: a thread that still asks fails, and with it its transaction."""
-        self._ended.set()
-
-    def __next__(self) -> list[Item]:
-        pending = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
-        while not self._ended.is_set():
-            try:
-                batch = pending.result(_LOOK)
-            except TimeoutError:
-                continue  # the loop may have ended for good, with the question in its queue
-            if batch:
-                return batch
-            raise StopIteration
-        pending.cancel()
-        raise RuntimeError("nobody waits for the outcome any more")
-
-    async def _next(self) -> list[Item]:
-        batch: list[Item] = []
-        try:
-            async for item in self._items:
-                batch.append(item)
-                if len(batch) == _BATCH:
-                    break
-        except Exception as error:
-            self.failure = error
-            raise
-        return batch
 
 
 def new_epoch() -> str:
