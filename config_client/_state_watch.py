@@ -87,6 +87,8 @@ class StateWatch:
         self._hosts = hosts
         self._host = 0
         self._tried = 0
+        self._due = [0.0] * hosts
+        """When each host may be asked again, as it has said itself."""
         self._tracks: dict[Track, None] = {}
         self._delegated = False
         self._blocked = 0
@@ -296,11 +298,10 @@ class StateWatch:
         yield Report(failure)
         if self._state is not State.POLLING:
             yield from self._become(State.STALE, "connection lost", failure)
-        self._tried += 1
-        self._host = (self._host + 1) % self._hosts
-        if self._tried < self._hosts:
+        self._due[self._host] = self._policy.clock() + asked_pause(failure)
+        if self._another_host():
             return
-        self._tried, self._host = 0, 0
+        self._tried = 0
         self._blocked += 1
         delay, self._backoff = self._backoff.next(self._policy.uniform)
         # The first round may just have met a restart; from the second on, values are kept current without a stream.
@@ -318,7 +319,24 @@ class StateWatch:
                 return
             else:
                 yield from self._become(State.STALE, "connection lost", missed)
-        yield Pause(max(delay, asked_pause(failure)))
+                if self._hosts == 1:
+                    self._due[0] = max(self._due[0], self._policy.clock() + asked_pause(missed))
+                # A poll asks every host.
+                self._poll_due = max(self._due)
+        now = self._policy.clock()
+        end = max(now + delay, min(self._due))
+        self._host = next(host for host, due in enumerate(self._due) if due <= end)
+        yield Pause(max(delay, end - now))
+
+    def _another_host(self) -> bool:
+        """Go on to the next host of this round that does not want to be left alone; tell whether there is one."""
+        now = self._policy.clock()
+        while self._tried + 1 < self._hosts:
+            self._tried += 1
+            self._host = (self._host + 1) % self._hosts
+            if self._due[self._host] <= now:
+                return True
+        return False
 
     def _forget_if_unknown(self, failure: ConfigClientError) -> Steps:
         """Erase what is kept when the token is refused as such."""

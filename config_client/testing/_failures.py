@@ -32,7 +32,7 @@ class Failure:
             return
         if self.left is not None:
             self.left -= 1
-        headers = {} if self.retry_after is None else {"Retry-After": f"{self.retry_after:g}"}
+        headers = {} if self.retry_after is None else {"Retry-After": f"{self.retry_after:.0f}"}
         raise Refusal(self.status, "the test asked the in-memory service to fail", headers=headers)
 
 
@@ -44,4 +44,6 @@ def failure(status: int | None, times: int | None, route: Route | None, retry_af
         raise MisuseError(f"times {times}: 1 or more, or None for every request until fail(None)")
     if route not in {None, "get", "watch"}:
         raise MisuseError(f'for_ {route!r}: "get", "watch" or None for both')
+    if retry_after is not None and not (retry_after >= 0 and retry_after % 1 == 0):
+        raise MisuseError(f"retry_after {retry_after}: whole seconds (RFC 9110, 10.2.3); anything else is ignored")
     return None if status is None else Failure(status, times, route, retry_after)

@@ -227,8 +227,9 @@ class InMemoryService:
     ) -> None:
         """Refuse requests with ``status`` from now on, the next ``times`` only if given; None: no longer.
 
-        ``for_``: only those that open a stream ("watch"), or only the others ("get"). ``retry_after``: seconds for the
-        header of that name. A later call replaces an earlier one. Streams that are open stay open; see ``cut``.
+        ``for_``: only those that open a stream ("watch"), or only the others ("get"). ``retry_after``: whole
+        seconds for the header of that name. A later call replaces an earlier one. Streams that are open stay open; see
+        ``cut``.
         """
         asked = failure(status, times, for_, retry_after)
         with self._server.changing():

@@ -624,6 +624,53 @@ def test_the_pause_that_the_service_asks_for_is_kept() -> None:
         play.lost(ConnectionError("503", retry_after=asked), pause)
 
 
+def test_the_pause_that_a_poll_is_asked_for_is_kept_too() -> None:
+    """What refuses streams may say nothing of when to come again, and the service behind it may."""
+    track, busy = orders(), ConnectionError("503", retry_after=20.0)
+    play = Play(track)
+    play()
+    play.expect(DOWN, Report(DOWN), Connection(State.STALE, "connection lost", DOWN), Fetch(None, None, track))
+    play.expect(busy, Connection(State.STALE, "connection lost", busy), Pause(20.0))
+
+
+@pytest.mark.parametrize("busy_host", [0, 1])
+def test_a_host_that_asks_for_a_pause_has_it_and_keeps_the_others_from_nothing(busy_host: int) -> None:
+    """Retry-After is one host's: that one is passed over, and polls of all are left out, until its time has come."""
+    track, busy = orders(), ConnectionError("503", retry_after=20.0)
+    play = Play(track, hosts=2)
+    asked: list[tuple[int, float]] = []
+    polled: list[float] = []
+    paused: list[float] = []
+    outcome: Outcome = None
+    while play.clock.now < 1022.0:
+        command = play(outcome)
+        outcome = None
+        if isinstance(command, OpenStates):
+            asked.append((command.host, play.clock.now - 1000.0))
+            outcome = busy if command.host == busy_host else DOWN
+        elif isinstance(command, Fetch):
+            polled.append(play.clock.now - 1000.0)
+            outcome = DOWN
+        elif isinstance(command, Pause):
+            paused.append(command.seconds)
+            play.clock.now += command.seconds
+    assert [since for host, since in asked if host == busy_host] == [0.0, 21.0]
+    assert [since for host, since in asked if host != busy_host] == [0.0, 0.0, 1.0, 3.0, 6.0, 10.0, 15.0, 21.0]
+    assert polled == [0.0, 21.0]
+    assert paused == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+
+
+def test_all_hosts_that_ask_for_a_pause_have_it() -> None:
+    """The pause is as long as the shortest that was asked for, and that host is asked first then."""
+    play = following(orders(), hosts=2)
+    play.lost(ConnectionError("503", retry_after=30.0), None)
+    assert play() == OpenStates((Held("orders", None, None, at(1)),), host=1)
+    busy = ConnectionError("503", retry_after=10.0)
+    play.expect(busy, Report(busy), Connection(State.STALE, "connection lost", busy), Pause(10.0))
+    play.clock.now += 10.0
+    assert play() == OpenStates((Held("orders", None, None, at(1)),), host=1)
+
+
 def test_hosts_are_tried_in_order_and_only_all_of_them_are_worth_a_pause() -> None:
     """A host that is down costs no pause while there is another; each round begins at the first."""
     play = Play(orders(), hosts=3)

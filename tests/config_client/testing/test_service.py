@@ -216,6 +216,8 @@ def test_misuse_is_told_with_its_remedy(service: InMemoryService) -> None:
         "a failure is 400 to 599": lambda: service.fail(200),
         "times 0": lambda: service.fail(503, times=0),
         "for_ 'stream'": lambda: service.fail(503, for_="stream"),  # type: ignore[arg-type]
+        "retry_after 1.5: whole seconds": lambda: service.fail(503, retry_after=1.5),
+        "retry_after -1: whole seconds": lambda: service.fail(503, retry_after=-1),
         "configs@environments": lambda: service.mint(scopes=("read",)),
         "a sequence of texts": lambda: service.mint(scopes="orders@prod:read"),
         "environment: 1 to 128": lambda: service.mint(environment="a b"),
