@@ -33,6 +33,7 @@ from .domain.preconditions import UNCONDITIONAL, Precondition
 from .domain.records import ChangeKind, VersionInfo
 from .domain.scopes import Right
 from .draft_operations import DraftOperations
+from .export_operations import ExportOperations
 from .finding import Finder
 from .schema_operations import SchemaOperations
 from .security.admission import Admission
@@ -129,6 +130,10 @@ class Operations:
         """What may be done with schemas."""
         self.backups: Final = BackupOperations(store=store, vault=vault, registry=registry, clock=clock)
         """What may be done with the store as a whole."""
+        self.exports: Final = ExportOperations(
+            store=store, vault=vault, running=running, feed=feed, registry=registry, clock=clock
+        )
+        """What may be read of all configs at once."""
         self.comparisons: Final = Comparisons(finder=self._finder, drafts=self.drafts)
         """What differs."""
         self.max_document_bytes: Final = max_document_bytes

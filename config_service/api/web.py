@@ -15,11 +15,11 @@ from starlette.routing import Match, Route
 
 from ..domain.errors import InvalidRequestError, ServiceError
 from ..operations import Operations
-from . import backups, drafts, health, manage, schemas
+from . import backups, drafts, exports, health, manage, schemas
 from .answers import Answer
 from .errors import error_answer, internal_error, method_not_allowed, not_found, plain_error
 
-_ROUTERS: Final = (manage.router, drafts.router, schemas.router, backups.router, health.router)
+_ROUTERS: Final = (manage.router, drafts.router, schemas.router, backups.router, exports.router, health.router)
 
 
 def build_web(operations: Operations, is_ready: Callable[[], bool]) -> FastAPI:

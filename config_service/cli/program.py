@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import backups, configs, drafts, schemas, service, tokens
+from . import backups, configs, drafts, exports, schemas, service, tokens
 
 program = typer.Typer(
     help="An encrypted configuration service: run it, publish to it, hand out tokens.",
@@ -47,4 +47,5 @@ configs.add_commands(program)
 drafts.add_commands(program)
 schemas.add_commands(program)
 tokens.add_commands(program)
+exports.add_commands(program)
 backups.add_commands(program)

@@ -20,6 +20,7 @@ MANAGE_PATH: Final = "/api/v1/manage"
 CONFIGS_ROUTE: Final = f"{MANAGE_PATH}/configs"
 DRAFTS_PUBLISH_ROUTE: Final = f"{MANAGE_PATH}/drafts/publish"
 TOKENS_ROUTE: Final = f"{MANAGE_PATH}/tokens"
+EXPORT_ROUTE: Final = f"{MANAGE_PATH}/export"
 BACKUP_ROUTE: Final = f"{MANAGE_PATH}/backup"
 
 CONFIG_COLUMNS: Final = ("NAME", "ENVIRONMENT", "LABEL", "VERSION", "STATE", "CHANGED BY", "AT")

@@ -1,0 +1,323 @@
+"""Publishing what an export says, item by item, such that doing it again changes nothing.
+
+Knows the management API. A config's versions in the file are held against those of the service, from the first one on:
+as long as they are the same nothing is done; where the service has no more, the rest is published; where the two differ
+the config is left as it is, unless it is to be replaced. Schemas go by the same rule.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, Generic, TypeVar
+
+from config_client.protocol import formatted_path
+
+from ..domain.keys import ConfigKey
+from ..exports.lines import DraftItem, Item, SchemaItem, VersionItem
+from .exits import CommandError, ExitCode
+from .manage import ManageApi
+from .wire import config_route, rows_of
+
+_COUNTED: Final = (
+    "configs",
+    "versions published",
+    "versions unchanged",
+    "schemas set",
+    "schemas unchanged",
+    "drafts set",
+    "drafts unchanged",
+)
+
+
+T = TypeVar("T", VersionItem, SchemaItem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A version or schema here: its number, and whether it is a tombstone or a removal."""
+
+    number: int
+    gone: bool
+
+
+@dataclass
+class Outcome:
+    """What an import did, or would do."""
+
+    dry_run: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    left_alone: list[str] = field(default_factory=list)
+
+    def rows(self) -> list[list[str]]:
+        """Return what is told as a table."""
+        counted = [[name, str(self.counts[name])] for name in _COUNTED]
+        return [*counted, ["configs left as they are", str(len(self.left_alone))]]
+
+    def as_json(self) -> dict[str, object]:
+        """Return what is told as JSON."""
+        counts = {name.replace(" ", "_"): self.counts[name] for name in _COUNTED}
+        return {"dry_run": self.dry_run, **counts, "left_alone": self.left_alone}
+
+
+class Import:
+    """One import under way. The items of one config come together: versions, schemas, draft."""
+
+    def __init__(self, service: ManageApi, *, dry_run: bool, replace: bool) -> None:
+        self._service = service
+        self._replace = replace
+        self._outcome = Outcome(dry_run)
+        self._config: _Config | None = None
+
+    def take(self, item: Item) -> None:
+        """Publish ``item`` where it is missing.
+
+        Raises CommandError, which names the config, or InvalidRequestError for what is no name; nothing is undone.
+        """
+        key = ConfigKey.of(item.name, item.environment, item.label)
+        if self._config is None or self._config.key != key:
+            self._end_config()
+            self._config = _Config(self._service, key, self._outcome)
+        self._config.take(item)
+
+    def finish(self) -> Outcome:
+        """End the last config, and return what was done. Raises CommandError."""
+        self._end_config()
+        return self._outcome
+
+    def _end_config(self) -> None:
+        config, self._config = self._config, None
+        if config is not None and config.differs:
+            if self._replace:
+                config.replace()
+            else:
+                self._outcome.left_alone.append(str(config.key))
+
+
+class _Config:
+    """One config of the file, and what the service has of it."""
+
+    def __init__(self, service: ManageApi, key: ConfigKey, outcome: Outcome) -> None:
+        outcome.counts["configs"] += 1
+        self.key = key
+        self._place = _Place(service, key, outcome)
+        self._versions: _Sequence[VersionItem] | None = None
+        self._schemas: _Sequence[SchemaItem] | None = None
+        self._draft_differs = False
+
+    @property
+    def differs(self) -> bool:
+        """Whether the service has something else than the file says."""
+        sequences = (self._versions, self._schemas)
+        return any(sequence is not None and sequence.differs for sequence in sequences) or self._draft_differs
+
+    def take(self, item: Item) -> None:
+        """Publish ``item`` where it is missing. Raises CommandError."""
+        match item:
+            case VersionItem():
+                self._versions = self._versions or _Versions(self._place)
+                self._versions.take(item)
+            case SchemaItem():
+                self._schemas = self._schemas or _Schemas(self._place)
+                self._schemas.take(item)
+            case DraftItem():
+                self._take_draft(item)
+
+    def replace(self) -> None:
+        """Publish the newest of the file over what is here. Raises CommandError."""
+        for sequence in (self._versions, self._schemas):
+            if sequence is not None and sequence.differs:
+                sequence.replace()
+
+    def _take_draft(self, item: DraftItem) -> None:
+        here = self._place.fetch("draft/document")
+        if here is not None:
+            self._draft_differs = here != item.document
+            self._place.outcome.counts["drafts unchanged"] += not self._draft_differs
+            return
+        same_versions = self._versions is not None and not self._versions.differs
+        base = {"base": str(item.base)} if same_versions or not item.base else {}
+        self._place.change("PUT", "draft", body=item.document, query=base)
+        self._place.outcome.counts["drafts set"] += 1
+
+
+class _Place:
+    """One config at the service."""
+
+    def __init__(self, service: ManageApi, key: ConfigKey, outcome: Outcome) -> None:
+        self.outcome: Final = outcome
+        self._service = service
+        self._key = key
+        self._query: Mapping[str, str | None] = {"environment": key.environment, "label": key.label}
+
+    def rows(self, action: str, field: str) -> list[Mapping[str, object]]:
+        """Return the rows of a history, oldest first; none where nothing ever was. Raises CommandError."""
+        try:
+            answer = self._service.call("GET", config_route(self._key.name, action), query=self._query)
+        except CommandError as error:
+            if error.code is ExitCode.NOT_FOUND:
+                return []
+            failure = self._told(error)
+        else:
+            return rows_of(answer, field)[::-1]
+        raise failure
+
+    def version(self, number: int) -> str | None:
+        """Return the document of a version. Raises CommandError."""
+        query = {**self._query, "format": "json", "version": str(number)}
+        return self._text(formatted_path(self._key.name), query)
+
+    def fetch(self, action: str, query: Mapping[str, str | None] | None = None) -> str | None:
+        """Return a document of the config; None where there is none. Raises CommandError."""
+        return self._text(config_route(self._key.name, action), {**self._query, **(query or {})})
+
+    def change(
+        self,
+        method: str,
+        action: str = "",
+        *,
+        body: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Change something, unless this is a dry run. Raises CommandError."""
+        if self.outcome.dry_run:
+            return
+        try:
+            self._service.call(
+                method,
+                config_route(self._key.name, action),
+                query={**self._query, **(query or {})},
+                headers=headers,
+                body=None if body is None else body.encode(),
+            )
+        except CommandError as error:
+            failure = self._told(error)
+        else:
+            return
+        raise failure
+
+    def _text(self, path: str, query: Mapping[str, str | None]) -> str | None:
+        try:
+            return self._service.fetch("GET", path, query=query).decode("utf-8", "replace")
+        except CommandError as error:
+            if error.code is ExitCode.NOT_FOUND:
+                return None
+            failure = self._told(error)
+        raise failure
+
+    def _told(self, error: CommandError) -> CommandError:
+        return CommandError(
+            f"{self._key}: {error}; what came before is done: run the same import again to go on", error.code
+        )
+
+
+class _Sequence(ABC, Generic[T]):
+    """The versions or the schemas of a config here, held against those of the file as they come one by one."""
+
+    def __init__(self, place: _Place) -> None:
+        self._place = place
+        self._here = self._rows()
+        self._same = 0
+        self._newest: T | None = None
+        self.differs = False
+
+    def take(self, item: T) -> None:
+        """Add ``item`` where the service has no more than came before it; else see whether it is the same."""
+        self._newest = item
+        if self.differs:
+            return
+        if self._same == len(self._here):
+            self._add(item)
+        elif self._text_here(self._same) == self._text_of(item):
+            self._place.outcome.counts[self._unchanged] += 1
+        else:
+            self.differs = True
+            return
+        self._same += 1
+
+    def replace(self) -> None:
+        """Add the newest of the file, unless it is what the service has already."""
+        if self._newest is not None and self._text_here(len(self._here) - 1) != self._text_of(self._newest):
+            self._add(self._newest)
+
+    @property
+    def _exists(self) -> bool:
+        """Whether the newest here is no tombstone and no removal."""
+        return bool(self._here) and not self._here[-1].gone
+
+    def _text_here(self, index: int) -> str | None:
+        row = self._here[index]
+        return None if row.gone else self._fetch(row.number)
+
+    def _added(self, *, gone: bool) -> None:
+        self._here.append(_Row(self._here[-1].number + 1 if self._here else 1, gone))
+
+    _unchanged: ClassVar[str]
+
+    @abstractmethod
+    def _rows(self) -> list[_Row]: ...
+
+    @abstractmethod
+    def _fetch(self, number: int) -> str | None: ...
+
+    @abstractmethod
+    def _text_of(self, item: T) -> str | None: ...
+
+    @abstractmethod
+    def _add(self, item: T) -> None: ...
+
+
+class _Versions(_Sequence[VersionItem]):
+    _unchanged = "versions unchanged"
+
+    def _rows(self) -> list[_Row]:
+        return [_row(row, "version", "deleted") for row in self._place.rows("history", "versions")]
+
+    def _fetch(self, number: int) -> str | None:
+        return self._place.version(number)
+
+    def _text_of(self, item: VersionItem) -> str | None:
+        return item.document
+
+    def _add(self, item: VersionItem) -> None:
+        gone = item.document is None
+        if gone and not self._exists:
+            return
+        # On the version that was seen here: what somebody publishes meanwhile is not overwritten.
+        condition = {"If-Match": f'"{self._here[-1].number}"'} if self._exists else {"If-None-Match": "*"}
+        self._place.change("DELETE" if gone else "PUT", body=item.document, headers=condition)
+        self._place.outcome.counts["versions published"] += 1
+        self._added(gone=gone)
+
+
+class _Schemas(_Sequence[SchemaItem]):
+    _unchanged = "schemas unchanged"
+
+    def _rows(self) -> list[_Row]:
+        return [_row(row, "number", "removed") for row in self._place.rows("schema/history", "schemas")]
+
+    def _fetch(self, number: int) -> str | None:
+        return self._place.fetch("schema/document", {"version": str(number)})
+
+    def _text_of(self, item: SchemaItem) -> str | None:
+        return item.schema
+
+    def _add(self, item: SchemaItem) -> None:
+        gone = item.schema is None
+        if gone and not self._exists:
+            return
+        self._place.change("DELETE" if gone else "PUT", "schema", body=item.schema)
+        self._place.outcome.counts["schemas set"] += 1
+        self._added(gone=gone)
+
+
+def _row(row: Mapping[str, object], number: str, gone: str) -> _Row:
+    value = row.get(number)
+    if not isinstance(value, int):
+        raise CommandError(
+            f"the answer has no number {number!r}; is it the service that answers?", ExitCode.UNAVAILABLE
+        )
+    return _Row(value, row.get(gone) is True)
