@@ -34,6 +34,7 @@ from .security.at_rest import Vault
 from .security.tokens import TokenRegistry
 from .settings import Settings
 from .store.protocol import ConfigStore
+from .store.urls import create_store
 
 _logger = logging.getLogger("config_service")
 
@@ -55,13 +56,6 @@ def create_app(
     counts seconds.
     """
     return Application(settings, store or create_store(settings.store_url), clock, monotonic)
-
-
-def create_store(url: str) -> ConfigStore:
-    """Return the store that ``url`` names, not yet open. Raises StoreError."""
-    from .store.sql import SqlStore  # noqa: PLC0415 - a store of another kind needs no SQL installed
-
-    return SqlStore(url)
 
 
 @asynccontextmanager

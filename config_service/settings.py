@@ -24,7 +24,7 @@ LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 _RULES: Final = {
     "host": "the address to listen on, such as 127.0.0.1",
     "port": "a port number from 0 to 65535; 0 takes a free one",
-    "store_url": "where the store is, such as sqlite:///config.db",
+    "store_url": "where the store is, such as sqlite:///config.db or postgresql://user:password@host:5432/database",
     "master_key": _MASTER_KEY_RULE,
     "max_document_bytes": "a number of bytes from 2 to 1073741824",
     "heartbeat_interval": "seconds between two heartbeats of a stream, above 0 and at most 60",

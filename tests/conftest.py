@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from postgres import HOW_TO, OwnServer, PostgresServer, any_server, binaries, is_available, running_server
 
 _numbers = itertools.count()
 
@@ -32,3 +33,27 @@ def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("CONFIG_SERVER_", "CONFIG_SERVICE_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL, one for all tests of this process."""
+    if not is_available():
+        pytest.skip(HOW_TO)
+    with any_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """The URL of an empty store on a real PostgreSQL."""
+    return postgres.schema()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[OwnServer]:
+    """A real PostgreSQL for this test alone, which may be stopped and killed."""
+    if binaries() is None:
+        pytest.skip(HOW_TO)
+    with running_server() as server:
+        yield server

@@ -38,6 +38,7 @@ REFUSALS: Final[Responses] = {
     401: {"model": ErrorBody, "description": "The token is missing, unknown, expired or revoked."},
     403: {"model": ErrorBody, "description": "The token's scopes do not cover the request."},
     503: {"model": ErrorBody, "description": "The service is starting or stopping, or its store failed."},
+    504: {"model": ErrorBody, "description": "The store did not say whether the change was made."},
 }
 NOT_FOUND: Final[Responses] = {
     404: {"model": ErrorBody, "description": "There is no such config, version, draft, schema or token."}

@@ -25,6 +25,7 @@ from ..domain.errors import (
     InvalidSchemaError,
     NotFoundError,
     NotRenderableError,
+    OutcomeUnknownError,
     PatchConflictError,
     PreconditionFailedError,
     RateLimitedError,
@@ -76,12 +77,21 @@ STATUS: Final[Mapping[type[ServiceError], int]] = {
     StoreLockedError: 503,
     StoreCorruptError: 503,
     WrongMasterKeyError: 503,
+    OutcomeUnknownError: 504,
     StoreFullError: 507,
 }
 
 _RETRY_AFTER: Final = b"1"
 _STORE_FAILED: Final = "the store of record failed; nothing was changed; the service's log says more"
 _STORE_FULL: Final = "the store of record has no space left; nothing was changed; an operator must make room"
+_STORE_UNKNOWN: Final = (
+    "the store of record was lost at the very commit, and does not say whether the change was made; look before you "
+    "try again"
+)
+_STORE_MESSAGES: Final[Mapping[type[ServiceError], str]] = {
+    StoreFullError: _STORE_FULL,
+    OutcomeUnknownError: _STORE_UNKNOWN,
+}
 _logger = logging.getLogger("config_service")
 
 
@@ -92,7 +102,7 @@ def error_answer(error: ServiceError) -> Answer:
     message = str(error)
     if isinstance(error, StoreError):
         _logger.error("%s: %s", error.code, message)
-        message = _STORE_FULL if isinstance(error, StoreFullError) else _STORE_FAILED
+        message = _STORE_MESSAGES.get(type(error), _STORE_FAILED)
     if status == 401:
         headers.append((b"www-authenticate", b'X-Service-Token realm="config-service"'))
     if status == 503:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-from ..app import create_store, utc_now
+from ..app import utc_now
 from ..backup.chain import DamagedFileError
 from ..backup.files import BackupReader, read_records
 from ..backup_operations import backup_lines
@@ -19,6 +19,7 @@ from ..domain.records import ChangeKind, Draft, LogEntry, Record, SealCheck, Sto
 from ..security.at_rest import Vault
 from ..settings import Settings
 from ..store.protocol import ConfigStore, StoreNotEmptyError
+from ..store.urls import create_store
 from ..token_operations import SYSTEM
 from .backup_files import described
 from .exits import CommandError, ExitCode

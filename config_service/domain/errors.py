@@ -24,9 +24,10 @@
     ├── NotRenderableError       the document has no faithful form in the requested format
     ├── UnavailableError         the service is starting or stopping
     │   └── TooManyConnectionsError  as many clients are connected as the service takes
-    └── StoreError               the store of record failed; nothing was changed
+    └── StoreError               the store of record failed; nothing was changed, unless said otherwise
         ├── StoreFullError       no space left
         ├── StoreLockedError     another process holds the store
+        ├── OutcomeUnknownError  the store did not say whether the change was made
         ├── StoreCorruptError    the file is damaged or not ours
         └── WrongMasterKeyError  the master key is not the one that sealed this store
 
@@ -239,6 +240,15 @@ class StoreLockedError(StoreError):
     """Another process holds the store."""
 
     code = "store_locked"
+
+
+class OutcomeUnknownError(StoreError):
+    """The store was lost at the very moment of a commit: the change was made wholly or not at all, nobody knows which.
+
+    Whoever asked for it looks what is there before asking again.
+    """
+
+    code = "outcome_unknown"
 
 
 class StoreCorruptError(StoreError):

@@ -23,6 +23,9 @@ from sqlalchemy import (
 
 _NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
 """64 bits everywhere. SQLite's INTEGER has them, and only by that name may a column be the table's own key."""
+_WORD: Final = Text().with_variant(Text(collation="C"), "postgresql")
+"""A part of a key. PostgreSQL orders it by bytes, as SQLite does, and not by a language whose rules change with the
+system's library: an index in an order that is no longer the present one finds nothing."""
 
 metadata: Final = MetaData(
     naming_convention={
@@ -66,9 +69,9 @@ log: Final = Table(
 versions: Final = Table(
     "versions",
     metadata,
-    Column("name", Text, nullable=False),
-    Column("environment", Text, nullable=False),
-    Column("label", Text, nullable=False),
+    Column("name", _WORD, nullable=False),
+    Column("environment", _WORD, nullable=False),
+    Column("label", _WORD, nullable=False),
     Column("version", _NUMBER, nullable=False),
     Column("revision", _NUMBER, ForeignKey("log.revision"), nullable=False, unique=True),
     Column("kind", Text, nullable=False),
@@ -90,9 +93,9 @@ is served once it is activated; ``activated`` and ``cancelled`` are revisions of
 drafts: Final = Table(
     "drafts",
     metadata,
-    Column("name", Text, nullable=False),
-    Column("environment", Text, nullable=False),
-    Column("label", Text, nullable=False),
+    Column("name", _WORD, nullable=False),
+    Column("environment", _WORD, nullable=False),
+    Column("label", _WORD, nullable=False),
     Column("base", _NUMBER, nullable=False),
     Column("changed_by", _NUMBER, nullable=False),
     Column("timestamp", Text, nullable=False),
@@ -104,9 +107,9 @@ drafts: Final = Table(
 schemas: Final = Table(
     "schemas",
     metadata,
-    Column("name", Text, nullable=False),
-    Column("environment", Text, nullable=False),
-    Column("label", Text, nullable=False),
+    Column("name", _WORD, nullable=False),
+    Column("environment", _WORD, nullable=False),
+    Column("label", _WORD, nullable=False),
     Column("number", _NUMBER, nullable=False),
     Column("revision", _NUMBER, ForeignKey("log.revision"), nullable=False, unique=True),
     Column("changed_by", _NUMBER, nullable=False),

@@ -17,9 +17,9 @@ from sqlalchemy import Connection, insert, select
 from ..domain.errors import ServiceError, StoreError
 from . import migrations
 from .batches import Batches
+from .database import Database
 from .protocol import StoreConflictError
 from .schema import history
-from .sqlite import SqliteFile
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -30,7 +30,7 @@ _READERS: Final = 4
 class Session:
     """What a store holds between ``open`` and ``close``: the database, its connections and the threads they run on."""
 
-    def __init__(self, database: SqliteFile) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self._writes = database.writing_engine()
         self._reads = database.reading_engine(_READERS)
@@ -38,7 +38,7 @@ class Session:
         self._readers = ThreadPoolExecutor(_READERS, "config-store-reader")
 
     async def start(self) -> None:
-        """Take the lock, see that the file is ours and whole, and bring its schema up to date."""
+        """Take the right to use the database, see that it is ours and whole, and bring its schema up to date."""
         await self._run(self._writer, self._prepare)
 
     async def end(self) -> None:
@@ -49,21 +49,15 @@ class Session:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what ``work`` reads. It sees every commit made before."""
+        return await self._run(self._readers, lambda: self._database.query(self._reads, work))
 
-        def run() -> T:
-            with self._reads.connect() as connection:
-                return work(connection)
+    async def write(self, work: Callable[[Connection], T], *, again: bool = True) -> T:
+        """Return what ``work`` returns once its transaction is durable; when it raises, nothing has happened.
 
-        return await self._run(self._readers, run)
-
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Return what ``work`` returns once its transaction is durable; when it raises, nothing has happened."""
-
-        def run() -> T:
-            with self._writes.begin() as connection:
-                return work(connection)
-
-        return await self._run(self._writer, run)
+        Unless ``again`` is False, ``work`` may run more than once, the last time with effect. Raises
+        OutcomeUnknownError when the connection was lost at the very commit, and nobody can tell how that went.
+        """
+        return await self._run(self._writer, lambda: self._database.transact(self._writes, work, again=again))
 
     async def write_all(self, items: AsyncIterator[Item], work: Callable[[Connection, Iterator[list[Item]]], T]) -> T:
         """Return what ``work`` makes of all ``items``, which it is given in batches; as ``write``, in one transaction.
@@ -73,7 +67,7 @@ class Session:
         """
         source = Batches(items, asyncio.get_running_loop())
         try:
-            return await self.write(lambda connection: work(connection, source))
+            return await self.write(lambda connection: work(connection, source), again=False)
         except StoreError:
             if source.failure is None:
                 raise
@@ -104,6 +98,7 @@ class Session:
             current = self._database.admit(connection) and migrations.is_current(connection)
             self._database.prepare(connection)
         if not current:
+            # Another process may be quicker; then there is nothing left to do.
             with self._database.migrating() as connection:
                 migrations.upgrade(connection)
                 if connection.execute(select(history.c.id)).first() is None:

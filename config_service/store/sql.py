@@ -38,6 +38,7 @@ from ..domain.records import (
     WrappedKey,
 )
 from ..domain.sealing import NewKeys, Resealed, SealedPlace, SealedValue
+from .database import Database
 from .protocol import check_distinct
 from .session import Session
 from .sqlite import SqliteFile
@@ -50,7 +51,8 @@ P = ParamSpec("P")
 
 
 class SqlStore:
-    """A ``ConfigStore`` in the database that ``url`` names: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
+    """A ``ConfigStore`` in the database that ``url`` names: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or
+    ``postgresql://user:password@host:5432/database``.
 
     Raises StoreError when ``url`` names none that can be used.
     """
@@ -58,7 +60,7 @@ class SqlStore:
     def __init__(self, url: str) -> None:
         self._url = url
         self._session: Session | None = None
-        SqliteFile.from_url(url)
+        _database_of(url)
 
     async def open(self) -> None:
         """Open the store, creating or migrating it as needed, and take its lock. Opening twice is allowed.
@@ -66,7 +68,7 @@ class SqlStore:
         Raises StoreLockedError, StoreCorruptError or StoreError.
         """
         if self._session is None:
-            session = Session(SqliteFile.from_url(self._url))
+            session = Session(_database_of(self._url))
             try:
                 await session.start()
             except BaseException:
@@ -271,3 +273,15 @@ class SqlStore:
         if self._session is None:
             raise StoreError("the store is not open; open it before use, and use it no more once it is closed")
         return self._session
+
+
+def _database_of(url: str) -> Database:
+    if not url.startswith(("postgresql:", "postgres:")):
+        return SqliteFile.from_url(url)
+    try:
+        from .postgres import PostgresDatabase  # noqa: PLC0415 - an extra, which SQLite does without
+    except ImportError:
+        pass
+    else:
+        return PostgresDatabase.from_url(url)
+    raise StoreError("a store on PostgreSQL needs psycopg: pip install 'python-config-client[server,postgresql]'")

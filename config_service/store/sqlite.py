@@ -10,10 +10,10 @@ import errno
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
@@ -21,6 +21,8 @@ from sqlalchemy.exc import DBAPIError
 from ..domain.errors import StoreCorruptError, StoreError, StoreFullError, StoreLockedError
 from . import migrations
 from .lock import FileLock
+
+T = TypeVar("T")
 
 URL_FORMS: Final = "sqlite:///relative/path.db or sqlite:////absolute/path.db"
 
@@ -53,7 +55,9 @@ _FAULTS: Final[dict[int, tuple[type[StoreError], str]]] = {
 
 
 class SqliteFile:
-    """One SQLite database in a file, and the exclusive right to use it."""
+    """One SQLite database in a file, and the exclusive right to use it. A ``Database``."""
+
+    shared: Final = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -115,6 +119,16 @@ class SqliteFile:
         # Left to itself a transaction begins as a reader, and may fail when it turns into a writer.
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         return engine
+
+    def query(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        """Return what ``work`` reads."""
+        with engine.connect() as connection:
+            return work(connection)
+
+    def transact(self, engine: Engine, work: Callable[[Connection], T], *, again: bool = True) -> T:
+        """Return what ``work`` returns once its transaction is durable. It runs once: a file loses no connection."""
+        with engine.begin() as connection:
+            return work(connection)
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:

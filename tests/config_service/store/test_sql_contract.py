@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from turnstile import Turnstile, before_every_commit
 
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import (
@@ -31,42 +30,13 @@ from config_service.store.protocol import ConfigStore, KeyConflictError, Version
 from config_service.store.sql import SqlStore
 from config_service.testing import StoreContract, new_version
 
-
-class Turnstile:
-    """Stops the next commit of any engine while it is armed; the others pass."""
-
-    def __init__(self) -> None:
-        self._armed = threading.Semaphore(0)
-        self._reached = threading.Event()
-        self._opened = threading.Event()
-
-    def pass_by(self, _connection: Connection) -> None:
-        if self._armed.acquire(blocking=False):
-            self._reached.set()
-            assert self._opened.wait(30)
-
-    async def reached(self) -> None:
-        assert await asyncio.to_thread(self._reached.wait, 30)
-
-    @asynccontextmanager
-    async def armed(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        self._reached.clear()
-        self._opened.clear()
-        self._armed.release()
-        try:
-            yield self.reached
-        finally:
-            self._opened.set()
-
-
 TURNSTILE = Turnstile()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _turnstile_before_every_commit() -> Iterator[None]:
-    event.listen(Engine, "commit", TURNSTILE.pass_by)
-    yield
-    event.remove(Engine, "commit", TURNSTILE.pass_by)
+    with before_every_commit(TURNSTILE):
+        yield
 
 
 class SqliteContract(StoreContract):

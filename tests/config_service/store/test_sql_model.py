@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import TypeAlias, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from postgres import PostgresServer
 from sqlalchemy import RowMapping
 
 from config_service.domain.keys import ConfigKey
@@ -146,10 +146,22 @@ steps = st.one_of(
 @settings(max_examples=30, deadline=None)
 def test_a_store_tells_what_a_model_tells(sequence: list[Step], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever is published, deleted, created, rekeyed, revoked and reopened in any order, on right and wrong bases."""
+    directory = tmp_path_factory.mktemp("model")
+    asyncio.run(play(sequence, f"sqlite:///{directory}/store.db"))
 
-    async def scenario(directory: Path) -> None:
-        store, model = SqlStore(f"sqlite:///{directory}/store.db"), Model()
-        await store.open()
+
+@given(sequence=st.lists(steps, max_size=20))
+@settings(max_examples=15, deadline=None)
+def test_a_store_on_postgresql_tells_it_too(sequence: list[Step], postgres: PostgresServer) -> None:
+    """The same on a real PostgreSQL."""
+    asyncio.run(play(sequence, postgres.schema()))
+
+
+async def play(sequence: list[Step], url: str) -> None:
+    """Do ``sequence`` to a new store and to a model of it, and compare them."""
+    store, model = SqlStore(url), Model()
+    await store.open()
+    try:
         for step in sequence:
             await step(store, model)
         assert await store.log(0, 1_000) == model.log
@@ -157,9 +169,8 @@ def test_a_store_tells_what_a_model_tells(sequence: list[Step], tmp_path_factory
         for key in KEYS:
             assert await store.versions(key) == [version.info for version in model.versions.get(key, [])]
         await check_laws(store)
+    finally:
         await store.close()
-
-    asyncio.run(scenario(tmp_path_factory.mktemp("model")))
 
 
 @given(

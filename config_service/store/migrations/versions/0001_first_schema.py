@@ -15,6 +15,10 @@ def _number() -> sa.types.TypeEngine[int]:
     return sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
+def _word() -> sa.types.TypeEngine[str]:
+    return sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
 def upgrade() -> None:
     """Create every table."""
     op.create_table(
@@ -57,9 +61,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "versions",
-        sa.Column("name", sa.Text, nullable=False),
-        sa.Column("environment", sa.Text, nullable=False),
-        sa.Column("label", sa.Text, nullable=False),
+        sa.Column("name", _word(), nullable=False),
+        sa.Column("environment", _word(), nullable=False),
+        sa.Column("label", _word(), nullable=False),
         sa.Column("version", _number(), nullable=False),
         sa.Column("revision", _number(), nullable=False),
         sa.Column("kind", sa.Text, nullable=False),

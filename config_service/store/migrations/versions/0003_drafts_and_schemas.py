@@ -15,13 +15,17 @@ def _number() -> sa.types.TypeEngine[int]:
     return sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
+def _word() -> sa.types.TypeEngine[str]:
+    return sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
 def upgrade() -> None:
     """Create both tables; no config has a draft or a schema yet."""
     op.create_table(
         "drafts",
-        sa.Column("name", sa.Text, nullable=False),
-        sa.Column("environment", sa.Text, nullable=False),
-        sa.Column("label", sa.Text, nullable=False),
+        sa.Column("name", _word(), nullable=False),
+        sa.Column("environment", _word(), nullable=False),
+        sa.Column("label", _word(), nullable=False),
         sa.Column("base", _number(), nullable=False),
         sa.Column("changed_by", _number(), nullable=False),
         sa.Column("timestamp", sa.Text, nullable=False),
@@ -30,9 +34,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "schemas",
-        sa.Column("name", sa.Text, nullable=False),
-        sa.Column("environment", sa.Text, nullable=False),
-        sa.Column("label", sa.Text, nullable=False),
+        sa.Column("name", _word(), nullable=False),
+        sa.Column("environment", _word(), nullable=False),
+        sa.Column("label", _word(), nullable=False),
         sa.Column("number", _number(), nullable=False),
         sa.Column("revision", _number(), nullable=False),
         sa.Column("changed_by", _number(), nullable=False),

@@ -1,0 +1,43 @@
+"""Which store a URL names. The one place that knows every kind of store, and imports the one that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from ..domain.errors import StoreError
+from .protocol import ConfigStore
+
+FORMS: Final = (
+    "sqlite:///relative/path.db",
+    "sqlite:////absolute/path.db",
+    "postgresql://user:password@host:5432/database",
+)
+"""What a store URL may look like, for messages and docs."""
+
+
+def create_store(url: str) -> ConfigStore:
+    """Return the store that ``url`` names, not yet open.
+
+    Raises StoreError when it names none, or a library that this kind of store needs is not installed. The message does
+    not repeat the URL, which may hold a password.
+    """
+    scheme, found, _ = url.partition("://")
+    kind = _KINDS.get(scheme)
+    if kind is None or not found:
+        raise StoreError(f"unsupported store URL; use one of {', '.join(FORMS)}")
+    return kind(url)
+
+
+def _sql(url: str) -> ConfigStore:
+    from .sql import SqlStore  # noqa: PLC0415 - a store of another kind needs no SQL installed
+
+    return SqlStore(url)
+
+
+_KINDS: Final[Mapping[str, Callable[[str], ConfigStore]]] = {
+    "sqlite": _sql,
+    "postgresql": _sql,
+    "postgres": _sql,
+}
+"""By the scheme of the URL."""
