@@ -15,10 +15,11 @@ from datetime import datetime, timezone
 from .api import health
 from .api.answers import Answer, Receive, Scope, Send, send_answer
 from .api.errors import error_answer
-from .api.guard import Guard, RequestLimits, describe_failure
+from .api.guard import Guard, RequestLimits
 from .api.peers import Peers
 from .api.service import PREFIX, ServiceApi
 from .api.web import build_web
+from .build import service_version
 from .commits import Commits
 from .delivery.feed import Feed
 from .delivery.hub import Hub
@@ -28,6 +29,7 @@ from .delivery.schemas import Schemas
 from .delivery.sealed import Payloads
 from .delivery.states import StateFrames
 from .domain.errors import ServiceError, UnavailableError
+from .logs import describe_failure, log_event
 from .operations import Operations
 from .security.admission import Admission
 from .security.at_rest import Vault
@@ -138,6 +140,19 @@ class Application:
             raise
         self._heartbeats = asyncio.create_task(self._hub.beat_forever())
         self.ready = True
+        here = self._feed.position
+        log_event(
+            _logger,
+            logging.INFO,
+            "ready",
+            "version %s serves revision %d of epoch %s",
+            service_version(),
+            here.revision,
+            here.epoch,
+            version=service_version(),
+            epoch=here.epoch,
+            revision=here.revision,
+        )
 
     def count_streams(self) -> int:
         """Return how many streams are open."""
@@ -145,6 +160,10 @@ class Application:
 
     def end_streams(self) -> None:
         """End every stream at once and take no more; other requests are still answered."""
+        if self.ready:
+            log_event(
+                _logger, logging.INFO, "stopping", "stopping; %d streams end", len(self._hub), streams=len(self._hub)
+            )
         self.ready = False
         self._hub.close()
 
@@ -156,6 +175,7 @@ class Application:
         self._reaching.close()
         await self._commits.drain()
         await self._store.close()
+        log_event(_logger, logging.INFO, "stopped", "stopped")
 
     def answer_at_once(self, scope: Scope) -> Answer | None:
         """Return what a call would answer, with all headers, if that takes no waiting; else None: nothing has happened.

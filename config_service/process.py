@@ -28,7 +28,7 @@ START_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 30.0
 
 _SECRET: Final = re.compile(r"\bcst_[A-Za-z0-9_-]+")
-_LISTENING: Final = re.compile(r"Listening on (http://\S+)")
+_LISTENING: Final = re.compile(r"Listening on (https?://[^\s\"]+)")
 
 
 class ProcessError(RuntimeError):

@@ -10,7 +10,6 @@ signals ask for a clean stop, and a clean stop is exit status 0.
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 import socket
 import sys
@@ -23,6 +22,7 @@ import uvicorn
 from .app import Application, create_app
 from .connection import Connection, ConnectionConfig, ConnectionLimits
 from .domain.errors import ServiceError
+from .logs import configure_logging, log_loop_failure
 from .operations import Operations
 from .settings import Settings
 
@@ -63,6 +63,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen. Raises ServiceError before anything is served."""
         self._event_loop = asyncio.get_running_loop()
+        self._event_loop.set_exception_handler(log_loop_failure)
         await self._application.start()
         try:
             if self._prepare is not None:
@@ -151,7 +152,7 @@ def run(
 
     Raises ListenError, or what ``Application.start`` raises: a StoreError, such as WrongMasterKeyError.
     """
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     listener = listen(settings.host, settings.port)
     with listener:
         url = _url(listener)
@@ -191,14 +192,6 @@ def _connections_possible() -> int:
     """Return how many connections the limit of open files of this process leaves room for."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if files == resource.RLIM_INFINITY else max(files - _SPARE_FILES, files // 2)
-
-
-def configure_logging(level: str) -> None:
-    """Log to standard error from ``level`` on. Requests are logged as info, without queries and headers."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=level.upper())
-    # What these say of every start and stop is news to their developers only.
-    for chatty in ("alembic", "uvicorn"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 def _url(listener: socket.socket) -> str:

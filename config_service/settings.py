@@ -15,6 +15,7 @@ from config_client.crypto import parse_encryption_key
 from config_client.errors import ConfigClientError
 
 from .domain.errors import ServiceError
+from .logs import LogFormat
 
 PREFIX: Final = "CONFIG_SERVER_"
 _MASTER_KEY_RULE: Final = "64 hex characters; make one with `config-service keygen` and keep it outside the store"
@@ -41,6 +42,7 @@ _RULES: Final = {
     "body_timeout": "seconds in which the body of a request has to come, above 0 and at most 86400",
     "max_connections": "how many connections a process takes, from 1 to 10000000, or 0 for what its open files allow",
     "log_level": "one of debug, info, warning, error, critical",
+    "log_format": "text or json",
 }
 
 
@@ -98,6 +100,8 @@ class Settings(BaseSettings):
     """Connections that a process takes, streams included; 0: as many as its limit of open files allows."""
     log_level: LogLevel = "info"
     """The least severe messages to log."""
+    log_format: LogFormat = "text"
+    """Lines of text for people, or one JSON object a line for programs."""
 
     @field_validator("master_key")
     @classmethod

@@ -18,9 +18,9 @@ from ..domain.keys import ConfigKey
 from ..domain.records import Version
 from ..operations import Operations
 from ..security.tokens import Token
+from .callers import authenticate
 from .models import ChangedRow, ErrorBody, changed_row
-from .peers import peer_of
-from .requests import key_of, parse_query, read_body, secret_of
+from .requests import key_of, parse_query, read_body
 
 Responses = dict[int | str, dict[str, Any]]
 """Answers by status, as FastAPI describes them."""
@@ -76,7 +76,7 @@ async def caller_of(
     _described: Annotated[str | None, Security(_scheme)],
 ) -> Token:
     """Return the token that the request comes with. Raises UnauthenticatedError or ThrottledError."""
-    return operations.authenticate(secret_of(request.scope["headers"]), peer_of(request.scope))
+    return authenticate(operations, request.scope)
 
 
 async def config_of(

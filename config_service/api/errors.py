@@ -46,6 +46,7 @@ from ..domain.errors import (
     WrongMasterKeyError,
 )
 from ..domain.patches import PatchKind
+from ..logs import log_event
 from .answers import JSON, NO_SNIFF, NO_STORE, Answer, Headers
 
 STATUS: Final[Mapping[type[ServiceError], int]] = {
@@ -101,7 +102,7 @@ def error_answer(error: ServiceError) -> Answer:
     headers: Headers = []
     message = str(error)
     if isinstance(error, StoreError):
-        _logger.error("%s: %s", error.code, message)
+        log_event(_logger, logging.ERROR, "store_failure", "%s: %s", error.code, message, error=error.code)
         message = _STORE_MESSAGES.get(type(error), _STORE_FAILED)
     if status == 401:
         headers.append((b"www-authenticate", b'X-Service-Token realm="config-service"'))

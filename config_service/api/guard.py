@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import re
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from .. import origin
 from ..domain.errors import HeadersTooLargeError, InvalidRequestError, ServiceError, TargetTooLongError
-from ..security.tokens import SECRET_PREFIX
+from ..logs import describe_failure, log_event
+from .access import log_access
 from .answers import Answer, App, Receive, Scope, Send, send_answer
 from .errors import error_answer, internal_error
 from .exchange import EXCHANGE, Exchange
@@ -33,9 +33,9 @@ MAX_HEADERS: Final = 100
 _FORBIDDEN_ESCAPE: Final = re.compile(rb"%(?:2[Ff]|5[Cc]|[01][0-9A-Fa-f]|7[Ff]|25|(?![0-9A-Fa-f]{2}))")
 """Slash, backslash, control characters, a percent sign (it would be decoded once more), or an incomplete escape."""
 _ORDINARY: Final = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+\Z")
-_SECRETS: Final = re.compile(SECRET_PREFIX + r"[A-Za-z0-9_-]+|[0-9A-Fa-f]{64}")
 AnswerAtOnce = Callable[[Scope], Answer | None]
-_access = logging.getLogger("config_service.access")
+Observer = Callable[[Exchange], None]
+"""Is told of every exchange once it is complete. Must return at once, and raise nothing."""
 _logger = logging.getLogger("config_service")
 
 
@@ -49,7 +49,7 @@ class RequestLimits:
 
 
 class Guard:
-    """Wraps the application. Answers every error; logs a line per request and the place of every failure."""
+    """Wraps the application. Answers every error, logs the place of every failure, and tells the observers."""
 
     def __init__(
         self,
@@ -57,11 +57,13 @@ class Guard:
         peers: Peers | None = None,
         limits: RequestLimits | None = None,
         at_once: AnswerAtOnce | None = None,
+        observers: Sequence[Observer] = (log_access,),
     ) -> None:
         self._app = app
         self._peers = peers or Peers(())
         self._limits = limits or RequestLimits()
         self._at_once = at_once
+        self._observers = tuple(observers)
 
     def answer_at_once(self, scope: Scope) -> Answer | None:
         """Return the answer, all headers included, of a request that needs no waiting; None: it is asked by a call.
@@ -71,17 +73,18 @@ class Guard:
         if self._at_once is None:
             return None
         self._peers.resolve(scope)
+        exchange = scope[EXCHANGE] = Exchange(scope, send=None)
         try:
             check_request(scope, self._limits)
             answer = self._at_once(scope)
         except Exception:
-            return None
+            answer = None
         if answer is None:
+            del scope[EXCHANGE]
             return None
-        exchange = Exchange(scope, send=None)
-        exchange.status = answer.status
-        _note(scope, exchange)
+        exchange.status, exchange.body_bytes = answer.status, len(answer.body)
         headers = secured([*answer.encoded_headers(), exchange.header], scope["scheme"])
+        self._conclude(scope, exchange)
         return Answer(answer.status, headers, answer.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,17 +102,29 @@ class Guard:
             await self._app(scope, receive, exchange.send)
         except ServiceError as error:
             if not exchange.status:
+                exchange.code = error.code
                 await send_answer(error_answer(error), exchange.send, head=head)
         except Exception as error:
             # Not raised: a server would log its text, which may hold a secret.
-            _logger.error("unexpected %s", describe_failure(error))
+            log_event(
+                _logger,
+                logging.ERROR,
+                "failure",
+                "unexpected %s",
+                describe_failure(error),
+                error_type=type(error).__qualname__,
+            )
             if not exchange.status:
+                exchange.code = "internal"
                 await send_answer(internal_error(), exchange.send, head=head)
         finally:
-            _note(scope, exchange)
+            self._conclude(scope, exchange)
             origin.leave(entered)
-            # The server's part of the request has the scope: together they would wait for the garbage collector.
-            del scope[EXCHANGE]
+
+    def _conclude(self, scope: Scope, exchange: Exchange) -> None:
+        exchange.complete(scope)
+        for observe in self._observers:
+            observe(exchange)
 
 
 _DEFAULT_LIMITS: Final = RequestLimits()
@@ -138,25 +153,8 @@ def check_request(scope: Scope, limits: RequestLimits = _DEFAULT_LIMITS) -> None
         )
 
 
-def describe_failure(error: BaseException) -> str:
-    """Return the type of ``error`` and where it was raised, without its text, which may repeat a secret."""
-    frames = traceback.extract_tb(error.__traceback__)
-    places = " < ".join(f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in reversed(frames[-4:]))
-    return f"{type(error).__qualname__} at {places or 'an unknown place'}"
-
-
-def _note(scope: Scope, exchange: Exchange) -> None:
-    if _access.isEnabledFor(logging.INFO):
-        _access.info("%s %s %s", scope["method"], _loggable(scope), exchange.status or "-")
-
-
 def _is_unambiguous(raw: bytes) -> bool:
     if any(byte <= 0x20 or byte >= 0x7F for byte in raw) or b"\\" in raw or _FORBIDDEN_ESCAPE.search(raw):
         return False
     segments = unquote_to_bytes(raw).split(b"/")
     return segments[0] == b"" and b"" not in segments[1:-1] and not {b".", b".."} & set(segments)
-
-
-def _loggable(scope: Scope) -> str:
-    path = scope.get("raw_path", b"")[:300].decode("ascii", "backslashreplace")
-    return _SECRETS.sub("***", path if path.isprintable() else ascii(path))

@@ -40,8 +40,9 @@ from ..domain.keys import ConfigKey
 from ..operations import Operations
 from ..security.tokens import Token
 from .answers import JSON, NO_SNIFF, NO_STORE, Answer, Headers, Receive, Scope, Send, send_answer
+from .callers import authenticate
 from .errors import method_not_allowed, not_found
-from .peers import peer_of
+from .exchange import note_error, note_route, note_token
 from .requests import (
     accepts_bound,
     environment_of,
@@ -62,6 +63,14 @@ PREFIX: Final = SERVICE_PATH.encode()
 _ROUTE: Final = re.compile(
     re.escape(CONFIGS_PATH).encode() + rb"(?:/(?P<name>[^/]+)(?:/(?P<view>formatted|watch))?)?\Z"
 )
+CONFIG_ROUTE: Final = f"{CONFIGS_PATH}/{{name}}"
+_TEMPLATES: Final[Mapping[tuple[bool, bytes | None], str]] = {
+    (False, None): CONFIGS_PATH,
+    (True, None): CONFIG_ROUTE,
+    (True, b"formatted"): f"{CONFIG_ROUTE}/formatted",
+    (True, b"watch"): f"{CONFIG_ROUTE}/watch",
+}
+"""What a route is called in logs and metrics, by whether it names a config and what it wants of it."""
 _WATCH_ROUTE: Final = WATCH_PATH.encode()
 _METHODS: Final = "GET, HEAD"
 MAX_WATCH_BYTES: Final = 4 * 1024 * 1024
@@ -110,10 +119,13 @@ class ServiceApi:
             return await self._watch_states(scope, receive, send)
         route = _ROUTE.match(scope["raw_path"])
         if route is None:
+            note_error(scope, "not_found")
             return await send_answer(not_found(), send, head=head)
+        note_route(scope, _TEMPLATES[route["name"] is not None, route["view"]])
         if not head and scope["method"] != "GET":
+            note_error(scope, "method_not_allowed")
             return await send_answer(method_not_allowed(_METHODS), send)
-        token = self._operations.authenticate(secret_of(scope["headers"]), peer_of(scope))
+        token = authenticate(self._operations, scope)
         segment, view = route["name"], route["view"]
         if segment is None:
             return await send_answer(self._list(token), send, head=head)
@@ -140,7 +152,9 @@ class ServiceApi:
         query = parse_query(scope["query_string"])
         if version_of(query) is not None or min_revision_of(headers) is not None:
             return None
+        note_route(scope, CONFIG_ROUTE)
         token = self._operations.recognise(secret_of(headers))
+        note_token(scope, token.id)
         document = self._operations.read_running(token, key_of(_name(route["name"]), query, token))
         answer = self._sealed_answer(token, document, headers)
         self._operations.count(token)
@@ -195,9 +209,11 @@ class ServiceApi:
 
     async def _watch_states(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a state-first watch."""
+        note_route(scope, WATCH_PATH)
         if scope["method"] != "POST":
+            note_error(scope, "method_not_allowed")
             return await send_answer(method_not_allowed("POST"), send, head=scope["method"] == "HEAD")
-        token = self._operations.authenticate(secret_of(scope["headers"]), peer_of(scope))
+        token = authenticate(self._operations, scope)
         held = key_ids_of(scope["headers"])
         rows = await watched_of(await read_body(receive, scope["headers"], MAX_WATCH_BYTES))
         watch = await self._operations.streams.watch(token, rows, held, reader_of(scope))

@@ -18,6 +18,7 @@ from ..operations import Operations
 from . import backups, drafts, exports, health, manage, schemas
 from .answers import Answer
 from .errors import error_answer, internal_error, method_not_allowed, not_found, plain_error
+from .exchange import note_error
 
 _ROUTERS: Final = (manage.router, drafts.router, schemas.router, backups.router, exports.router, health.router)
 
@@ -50,33 +51,37 @@ def build_web(operations: Operations, is_ready: Callable[[], bool]) -> FastAPI:
     return web
 
 
-def _respond(answer: Answer) -> Response:
+def _respond(request: Request, code: str, answer: Answer) -> Response:
+    note_error(request.scope, code)
     response = Response(answer.body, status_code=answer.status)
     response.raw_headers = answer.encoded_headers()
     return response
 
 
-async def _refuse(_request: Request, error: Exception) -> Response:
-    return _respond(error_answer(error) if isinstance(error, ServiceError) else internal_error())
+async def _refuse(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ServiceError):
+        return await _fail(request, error)
+    return _respond(request, error.code, error_answer(error))
 
 
-async def _refuse_parameters(_request: Request, _error: Exception) -> Response:
-    return _respond(
-        error_answer(InvalidRequestError("invalid path or query; see the API's description (openapi.json)"))
-    )
+async def _refuse_parameters(request: Request, _error: Exception) -> Response:
+    refusal = InvalidRequestError("invalid path or query; see the API's description (openapi.json)")
+    return _respond(request, refusal.code, error_answer(refusal))
 
 
 async def _refuse_routing(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == 404:
-        return _respond(not_found())
+        return _respond(request, "not_found", not_found())
     if status == 405:
-        return _respond(method_not_allowed(", ".join(sorted(_methods(request)))))
-    return _respond(plain_error(status, "invalid_request", "the request cannot be read"))
+        allowed = ", ".join(sorted(_methods(request)))
+        return _respond(request, "method_not_allowed", method_not_allowed(allowed))
+    code = "invalid_request"
+    return _respond(request, code, plain_error(status, code, "the request cannot be read"))
 
 
-async def _fail(_request: Request, _error: Exception) -> Response:
-    return _respond(internal_error())
+async def _fail(request: Request, _error: Exception) -> Response:
+    return _respond(request, "internal", internal_error())
 
 
 def _methods(request: Request) -> set[str]:

@@ -12,6 +12,7 @@ from typing import Final
 
 from ..app import opened
 from ..domain.errors import ServiceError
+from ..logs import json_line
 from ..operations import Operations
 from ..server import run
 from ..settings import Settings
@@ -47,7 +48,8 @@ def init_store(store_url: str | None, *, recover: bool) -> None:
 def serve_store(*, host: str | None, port: int | None, store_url: str | None) -> None:
     """Serve until SIGTERM or SIGINT. What is None is left to the settings. Raises CommandError."""
     with start_failures():
-        run(_settings(host=host, port=port, store_url=store_url), prepare=_require_token, announce=_announce)
+        settings = _settings(host=host, port=port, store_url=store_url)
+        run(settings, prepare=_require_token, announce=_announce_json if settings.log_format == "json" else _announce)
 
 
 async def _mint_admin(settings: Settings, recover: bool) -> str:
@@ -79,6 +81,10 @@ def _is_initialised(operations: Operations) -> bool:
 
 def _announce(url: str) -> None:
     print_note(f"Listening on {url}")
+
+
+def _announce_json(url: str) -> None:
+    print_note(json_line("listening", f"Listening on {url}", url=url))
 
 
 def _settings(**options: str | int | None) -> Settings:

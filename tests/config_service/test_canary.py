@@ -15,6 +15,7 @@ from config_client.types import Format
 from config_service.domain.errors import ServiceError, StoreFullError
 from config_service.domain.keys import ConfigKey
 from config_service.domain.preconditions import Precondition
+from config_service.logs import JsonFormatter, TextFormatter
 from config_service.operations import Operations
 
 pytestmark = pytest.mark.anyio
@@ -73,8 +74,10 @@ def told(error: BaseException) -> str:
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> str:
-    """Everything logged but the test's own HTTP client, which tells whole URLs."""
-    return "\n".join(repr(vars(record)) for record in caplog.records if not record.name.startswith("http"))
+    """Everything logged, in every form, but the test's own HTTP client, which tells whole URLs."""
+    records = [record for record in caplog.records if not record.name.startswith("http")]
+    lines = [form.format(record) for record in records for form in (JsonFormatter(), TextFormatter())]
+    return "\n".join([*(repr(vars(record)) for record in records), *lines])
 
 
 async def test_no_answer_that_refuses_and_no_log_line_holds_a_secret(

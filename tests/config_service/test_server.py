@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import socket
@@ -24,7 +23,7 @@ from config_service.app import utc_now
 from config_service.domain.errors import WrongMasterKeyError
 from config_service.domain.keys import ConfigKey
 from config_service.operations import Operations
-from config_service.server import ListenError, configure_logging, listen, run
+from config_service.server import ListenError, listen, run
 from config_service.settings import Settings
 
 pytestmark = pytest.mark.e2e
@@ -370,7 +369,7 @@ def test_a_signal_ends_the_streams_at_once_and_the_process_cleanly(
         assert output == "returned\n"
         assert "Traceback" not in errors
         assert secret not in errors
-        assert "config_service.access: PUT /api/v1/manage/configs/orders 201" in errors
+        assert "config_service.access: PUT /api/v1/manage/configs/{name} 201" in errors
 
 
 def test_what_was_acknowledged_before_a_signal_is_there_afterwards(store_url: str) -> None:
@@ -471,12 +470,3 @@ def test_an_address_of_version_6_is_announced_in_brackets(store_url: str) -> Non
     except ListenError:
         pytest.skip("this machine has no IPv6 loopback")
     assert announced[0].startswith("http://[::1]:")
-
-
-def test_logging_leaves_chatter_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Libraries speak from warning on; the service itself from the level that is set."""
-    for name in ("alembic", "uvicorn"):
-        monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
-    configure_logging("info")
-    assert not logging.getLogger("uvicorn.error").isEnabledFor(logging.INFO)
-    assert logging.getLogger("alembic").isEnabledFor(logging.WARNING)

@@ -26,7 +26,7 @@ def test_only_the_master_key_has_no_default() -> None:
     assert settings.watch_heartbeat_interval == 15.0
     assert (settings.rate_limit, settings.rate_burst, settings.auth_failures) == (1000.0, 10_000, 20)
     assert settings.trusted_networks() == ()
-    assert settings.log_level == "info"
+    assert (settings.log_level, settings.log_format) == ("info", "text")
     assert settings.master_key_bytes() == bytes.fromhex(KEY)
 
 
@@ -52,6 +52,7 @@ def test_variables_set_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
         "body_timeout": "1.5",
         "max_connections": "7",
         "log_level": "debug",
+        "log_format": "json",
     }
     assert values.keys() == Settings.model_fields.keys()
     for name, value in values.items():

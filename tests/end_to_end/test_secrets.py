@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,13 @@ class WantsInt:
 
 class WantsIntModel(BaseModel):
     port: int
+
+
+@pytest.fixture
+def service(tmp_path: Path, new_store: ServiceProcess) -> Iterator[ServiceProcess]:
+    """Run a service that logs everything it can, with all fields."""
+    with ServiceProcess(tmp_path, {"LOG_FORMAT": "json", "LOG_LEVEL": "debug"}, copy_of=new_store) as process:
+        yield process
 
 
 class Evidence:
@@ -228,6 +237,13 @@ def _service_refusals(evidence: Evidence, service: ServiceProcess, access: Crede
         evidence.add(f"body {answer.status_code}", answer.text)
         evidence.add(f"headers {answer.status_code}", repr(answer.headers.raw))
         assert answer.json()["error"]["code"]
+    # By a client that does not log its own URLs.
+    for path in (CANARY, access.token, access.token[4:], access.key, f"api/v1/manage/configs/{access.token[4:]}"):
+        asked = urllib.request.Request(f"{service.url}/{path}?{path}", headers={"X-Request-Id": access.token[4:]})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(asked)
+        with refused.value as answer:
+            evidence.add("pasted", answer.read().decode(), repr(answer.headers.items()))
     evidence.add("tokens", httpx.get(f"{manage}/tokens", headers={"X-Service-Token": admin.token}).text)
 
 

@@ -37,7 +37,11 @@ UNFIT = [
 
 
 def scope(*ids: str, **changes: Any) -> dict[str, Any]:
-    return {"type": "http", "headers": [(b"x-request-id", one.encode("latin-1")) for one in ids]} | changes
+    return {
+        "type": "http",
+        "method": "GET",
+        "headers": [(b"x-request-id", one.encode("latin-1")) for one in ids],
+    } | changes
 
 
 @pytest.mark.parametrize("sent", FIT)
@@ -101,7 +105,7 @@ async def test_a_request_within_another_one_leaves_the_outer_origin_as_it_was() 
         return {}
 
     entered = origin.enter(Origin("outer", ""))
-    await Guard(ask)(scope("inner", method="GET", raw_path=b"/", path="/", query_string=b""), unused, unused)
+    await Guard(ask)(scope("inner", raw_path=b"/", path="/", query_string=b""), unused, unused)
     assert origin.current().request_id == "outer"
     origin.leave(entered)
 

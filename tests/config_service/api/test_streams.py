@@ -183,7 +183,7 @@ async def test_a_connection_that_is_lost_before_it_is_taken_over_leaves_nothing(
     server = Server()
     await service.publish("orders")
     subscribed = service.operations.streams.subscribe(service.admin.token, "orders", reader=DirectReader)
-    scope: dict[str, Any] = {"headers": [], "extensions": {TAKE_OVER_EXTENSION: lambda _headers: None}}
+    scope: dict[str, Any] = {"method": "GET", "headers": [], "extensions": {TAKE_OVER_EXTENSION: lambda _headers: None}}
     exchange = scope[EXCHANGE] = Exchange(scope, server.send)
     await stream(subscribed, [], scope, server.receive, server.send)
     assert subscribed.ended is End.READER_GONE
