@@ -119,7 +119,7 @@ class TaskDriver:
                 self._desk.recall()
             case _:
                 outcome = self._desk.perform(command)
-                return await outcome if inspect.isawaitable(outcome) else outcome
+                return await self._transport.unless_closed(outcome) if inspect.isawaitable(outcome) else outcome
         return None
 
     async def _pause(self, seconds: float) -> Outcome:

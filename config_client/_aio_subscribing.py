@@ -30,7 +30,7 @@ async def subscribe(session: TaskSession, keeper: Keeper[T], terms: Terms[T]) ->
             if isinstance(wait, float | int):
                 await _news_within(news, wait)
             else:
-                await wait
+                await session.unless_closed(wait)
         if session.closed:
             raise ClosedError("the client is closed")
     except BaseException:

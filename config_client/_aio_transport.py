@@ -130,6 +130,14 @@ class AsyncTransport:
                 await anyio.sleep(seconds)
         return self._closed
 
+    async def unless_closed(self, work: Awaitable[_R]) -> _R:
+        """Return what ``work`` comes to; cancel it, and raise ClosedError, when the transport is closed meanwhile."""
+        with anyio.CancelScope() as scope, self._entered(scope):
+            result = await work
+            if not self._closed:
+                return result
+        raise ClosedError("the client is closed")
+
     async def get(self, path: str, **params: str | int) -> httpx.Response:
         """Return the 200 answer to ``GET path``: status, headers and body, detached from the request.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ._aio_driver import TaskDriver
 from ._aio_transport import AsyncTransport
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from .cache import Cache
 
 
+R = TypeVar("R")
+
+DISK_SECONDS: Final = 0.05
+"""How long closing waits for what is being written; it is written to its end even so, if the event loop lives on."""
+
+
 class TaskSession(Session):
     """Runs the shared stream as a task, and, where a service knows no such stream, one task a config."""
 
@@ -36,13 +42,21 @@ class TaskSession(Session):
         self._delegates: dict[Track, _Delegate] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing: asyncio.Task[None] | None = None
+        self._disk: set[asyncio.Task[None]] = set()
+        """Those of the tasks that wait for the disk."""
 
     async def settle(self) -> None:
-        """Wait until every task has ended; the transport is closed already."""
-        own = asyncio.current_task()
-        others = {task for task in self._tasks if task is not own}
+        """Wait until every task has ended, but not for a disk that is slow; the transport is closed already."""
+        aside = {asyncio.current_task(), *self._disk}
+        others = {task for task in self._tasks if task not in aside}
         if others:
             await asyncio.wait(others)
+        if self._disk:
+            await asyncio.wait(self._disk, timeout=DISK_SECONDS)
+
+    async def unless_closed(self, work: Awaitable[R]) -> R:
+        """Return what ``work`` comes to; cancel it, and raise ClosedError, when the client is closed meanwhile."""
+        return await self._transport.unless_closed(work)
 
     def spawn(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
         """Run ``work`` as a task that is waited for when the client closes."""
@@ -101,6 +115,8 @@ class TaskSession(Session):
             await asyncio.to_thread(work)
 
         self._writing = self.spawn(write, "config-client cache")
+        self._disk.add(self._writing)
+        self._writing.add_done_callback(self._disk.discard)
 
     # A service that speaks the base protocol only
 
@@ -129,7 +145,7 @@ class TaskSession(Session):
     def go_on_in_child(self) -> None:
         """Begin anew in a forked child, on its own event loop and connections."""
         self._driver = self._writing = None
-        self._delegates, self._tasks = {}, set()
+        self._delegates, self._tasks, self._disk = {}, set(), set()
         self._inbox.clear()
         self._watch = self._new_watch()
         self._forked()

@@ -5,6 +5,7 @@ Knows the public surface of the SDK; of its inside only where threads and tasks 
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -241,8 +242,14 @@ class Awaiting(Client):
 
     def close(self) -> list[str]:
         tasks = list(self._client._session._tasks)
-        self._carrier.run(self._client.close(), PATIENCE)
+        self._carrier.run(self._close(tasks), PATIENCE)
         return [f"task {task.get_name()!r}" for task in tasks if not task.done()]
+
+    async def _close(self, tasks: list[asyncio.Task[None]]) -> None:
+        await self._client.close()
+        # What is being written to the disk may take a little longer than closing waits for it.
+        if pending := [task for task in tasks if not task.done()]:
+            await asyncio.wait(pending, timeout=CLOSE_SECONDS)
 
 
 def quick(token: str, key: str, cache: Path | None = None) -> dict[str, Any]:

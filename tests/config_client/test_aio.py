@@ -6,6 +6,7 @@ What both kinds of client have in common is shown in ``tests/behaviour``; here s
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import suppress
@@ -37,6 +38,7 @@ from config_client._desk import EventDesk
 from config_client._opening import Opener
 from config_client._states import Held
 from config_client._steps import Command, OpenStates, Outcome, Read
+from config_client.cache import Cache
 from config_client.crypto import Keyring
 from config_client.options import Options
 from config_client.testing import InMemoryService
@@ -331,6 +333,76 @@ async def test_close_is_prompt_and_ends_every_call(config_server: InMemoryServic
         await client.close()
         config_server.start()
     assert sorted(took)[1] < CLOSE_SECONDS, took
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("base_only", [False, True])
+@pytest.mark.parametrize("at", ["first", "change", "restored"])
+async def test_close_does_not_wait_for_a_proof(
+    config_server: InMemoryService, tmp_path: Path, at: str, base_only: bool
+) -> None:
+    """A ``pre_apply`` that awaits, on a database say, is cancelled where it stands, and its value is not taken."""
+    config_server.base_only = base_only
+    config_server.publish("orders", {"n": 1})
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def proof(value: dict[str, Any]) -> None:
+        if value["n"] == (2 if at == "change" else 1):
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+    options = config_server.options(cache=at == "restored", cache_directory=tmp_path / "cache")
+    snapshot: Snapshot[Any] = Snapshot()
+    if at == "restored":
+        async with AsyncConfigClient(options) as client:
+            await client.subscribe("orders", dict)
+        config_server.stop()
+    client = AsyncConfigClient(options)
+    subscribing = asyncio.ensure_future(client.subscribe("orders", dict, pre_apply=proof, snapshot=snapshot))
+    if at == "change":
+        await subscribing
+        config_server.publish("orders", {"n": 2})
+    await asyncio.wait_for(began.wait(), PATIENCE)
+    with stopwatch() as took:
+        await client.close()
+        if at != "change":
+            with pytest.raises(ClosedError):
+                await subscribing
+    assert took.seconds < 1.0, "it would never have ended by itself"
+    assert ended.is_set()
+    assert snapshot.load() == ({"n": 1} if at == "change" else None)
+
+
+@pytest.mark.integration
+async def test_close_does_not_wait_for_a_disk(
+    config_server: InMemoryService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being kept while the client closes is written to its end behind its back."""
+    config_server.publish("orders", {"n": 1})
+    began, released, kept = threading.Event(), threading.Event(), threading.Event()
+    store = Cache.store
+
+    def slow(cache: Cache, *arguments: Any) -> None:
+        began.set()
+        assert released.wait(PATIENCE)
+        store(cache, *arguments)
+        kept.set()
+
+    monkeypatch.setattr(Cache, "store", slow)
+    client = AsyncConfigClient(config_server.options(cache=True, cache_directory=tmp_path / "cache"))
+    await client.subscribe("orders", dict)
+    assert await asyncio.to_thread(began.wait, PATIENCE)
+    with stopwatch() as took:
+        await client.close()
+    assert took.seconds < 1.0
+    assert not kept.is_set()
+    released.set()
+    assert await asyncio.to_thread(kept.wait, PATIENCE)
+    await eventually(lambda: not client._session._tasks)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 @pytest.mark.integration
