@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
@@ -25,12 +28,14 @@ from .domain.errors import ServiceError
 from .logs import configure_logging, log_loop_failure
 from .operations import Operations
 from .settings import Settings
+from .tls import Tls
 
 _ABORT_AFTER: Final = 1.5
 """Seconds after the signal at which connections that still hang are aborted."""
 _GIVE_UP_AFTER: Final = 2
 """Seconds after which uvicorn cancels what is still at work."""
 _BACKLOG: Final = 2048
+_TICKS_BETWEEN_LOOKS: Final = 100
 _HEAD_ALLOWANCE: Final = 16 * 1024
 """Bytes over the limits of path and headers at which an unfinished head is refused; a finished one is held to both."""
 _SPARE_FILES: Final = 128
@@ -49,13 +54,16 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         application: Application,
-        config: uvicorn.Config,
+        config: ConnectionConfig,
         *,
+        tls: Tls | None = None,
         prepare: Callable[[Operations], Awaitable[None]] | None = None,
         announce: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(config)
         self._application = application
+        self._config = config
+        self._tls = tls
         self._prepare = prepare
         self._announce = announce
         self._event_loop: asyncio.AbstractEventLoop | None = None
@@ -68,12 +76,38 @@ class Server(uvicorn.Server):
         try:
             if self._prepare is not None:
                 await self._prepare(self._application.operations)
-            await super().startup(sockets)
+            await self._listen(sockets or [])
         except BaseException:
             await self._application.stop()
             raise
         if self._announce is not None:
             self._announce()
+
+    async def _listen(self, sockets: list[socket.socket]) -> None:
+        """Accept connections; over TLS with a handshake that has the time of a request's head."""
+        loop = asyncio.get_running_loop()
+        options: dict[str, Any] = {}
+        if self._tls is not None:
+            seconds = self._config.limits.head_seconds
+            options = {"ssl": self._tls.context, "ssl_handshake_timeout": seconds, "ssl_shutdown_timeout": _ABORT_AFTER}
+            if threading.current_thread() is threading.main_thread():
+                loop.add_signal_handler(signal.SIGHUP, self._tls.reload)
+        self.servers = [
+            await loop.create_server(self._connect, sock=one, backlog=_BACKLOG, **options) for one in sockets
+        ]
+        self.started = True
+
+    def _connect(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self._config.http_protocol_class(  # type: ignore[call-arg]
+            config=self._config, server_state=self.server_state, app_state={}
+        )
+        return made
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what uvicorn does ten times a second, and look at the certificate's files every ten seconds."""
+        if self._tls is not None and counter % _TICKS_BETWEEN_LOOKS == _TICKS_BETWEEN_LOOKS - 1:
+            self._tls.reload_if_changed()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; on a second signal, without waiting for anyone.
@@ -114,7 +148,10 @@ def build_server(
     prepare: Callable[[Operations], Awaitable[None]] | None = None,
     announce: Callable[[], None] | None = None,
 ) -> Server:
-    """Return a server of ``application``; it listens on the sockets given to its ``run`` or ``serve``."""
+    """Return a server of ``application``; it listens on the sockets given to its ``run`` or ``serve``.
+
+    Raises SettingsError or TlsError.
+    """
     limits = ConnectionLimits(
         head_bytes=settings.max_target_bytes + settings.max_header_bytes + _HEAD_ALLOWANCE,
         head_seconds=settings.head_timeout,
@@ -136,7 +173,9 @@ def build_server(
         backlog=_BACKLOG,
         timeout_graceful_shutdown=_GIVE_UP_AFTER,
     )
-    return Server(application, config, prepare=prepare, announce=announce)
+    files = settings.tls_files()
+    tls = None if files is None else Tls(files)
+    return Server(application, config, tls=tls, prepare=prepare, announce=announce)
 
 
 def run(
@@ -150,12 +189,19 @@ def run(
     ``prepare`` runs when the store is open and nothing is served yet. ``announce`` is given the URL, with the real
     port, once connections are accepted.
 
-    Raises ListenError, or what ``Application.start`` raises: a StoreError, such as WrongMasterKeyError.
+    Raises ListenError, TlsError, or what ``Application.start`` raises: a StoreError, such as WrongMasterKeyError.
     """
     configure_logging(settings.log_level, settings.log_format)
     listener = listen(settings.host, settings.port)
     with listener:
-        url = _url(listener)
+        tls = settings.tls_files() is not None
+        if not (tls or settings.allow_plain_http or _is_loopback(listener)):
+            raise ListenError(
+                f"refusing to serve {settings.host} without TLS: tokens, and documents that operators publish and "
+                "export, would cross the network readable; set CONFIG_SERVER_TLS_CERT and CONFIG_SERVER_TLS_KEY, or, "
+                "where a proxy or a private network protects them, CONFIG_SERVER_ALLOW_PLAIN_HTTP=true"
+            )
+        url = _url(listener, tls=tls)
         server = build_server(
             settings,
             create_app(settings),
@@ -194,6 +240,11 @@ def _connections_possible() -> int:
     return sys.maxsize if files == resource.RLIM_INFINITY else max(files - _SPARE_FILES, files // 2)
 
 
-def _url(listener: socket.socket) -> str:
+def _is_loopback(listener: socket.socket) -> bool:
+    return ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def _url(listener: socket.socket, *, tls: bool) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

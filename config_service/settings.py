@@ -6,6 +6,7 @@ Knows names, defaults and limits. Opens nothing and listens nowhere.
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -16,6 +17,7 @@ from config_client.errors import ConfigClientError
 
 from .domain.errors import ServiceError
 from .logs import LogFormat
+from .tls import TlsFiles
 
 PREFIX: Final = "CONFIG_SERVER_"
 _MASTER_KEY_RULE: Final = "64 hex characters; make one with `config-service keygen` and keep it outside the store"
@@ -41,6 +43,10 @@ _RULES: Final = {
     "head_timeout": "seconds in which the head of a request has to come, above 0 and at most 3600",
     "body_timeout": "seconds in which the body of a request has to come, above 0 and at most 86400",
     "max_connections": "how many connections a process takes, from 1 to 10000000, or 0 for what its open files allow",
+    "tls_cert": "the path of a PEM file with the certificate of the service; CONFIG_SERVER_TLS_KEY goes with it",
+    "tls_key": "the path of a PEM file with the key of CONFIG_SERVER_TLS_CERT, without a password",
+    "tls_client_ca": "the path of a PEM file with who signs clients' certificates; it goes with CONFIG_SERVER_TLS_CERT",
+    "allow_plain_http": "true or false",
     "log_level": "one of debug, info, warning, error, critical",
     "log_format": "text or json",
 }
@@ -98,6 +104,14 @@ class Settings(BaseSettings):
     """Seconds in which the body of a request has to come, and in which a reader has to take something of an answer."""
     max_connections: int = Field(default=0, ge=0, le=10_000_000)
     """Connections that a process takes, streams included; 0: as many as its limit of open files allows."""
+    tls_cert: str = ""
+    """The file of the certificate, PEM, its intermediates behind it; with it the service speaks TLS only."""
+    tls_key: str = ""
+    """The file of the certificate's key, PEM, without a password."""
+    tls_client_ca: str = ""
+    """The file of those who sign clients' certificates, PEM; with it every client needs one (mutual TLS)."""
+    allow_plain_http: bool = False
+    """Whether the service may be served without TLS on an address that is not loopback."""
     log_level: LogLevel = "info"
     """The least severe messages to log."""
     log_format: LogFormat = "text"
@@ -143,6 +157,17 @@ class Settings(BaseSettings):
     def trusted_networks(self) -> tuple[Network, ...]:
         """Return the networks of ``trusted_proxies``."""
         return _networks(self.trusted_proxies)
+
+    def tls_files(self) -> TlsFiles | None:
+        """Return the files of TLS, or None for plain HTTP. Raises SettingsError when one is missing."""
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise SettingsError(_describe("tls_key" if self.tls_cert else "tls_cert", missing=True))
+        if not self.tls_cert:
+            if self.tls_client_ca:
+                raise SettingsError(_describe("tls_cert", missing=True))
+            return None
+        client_ca = Path(self.tls_client_ca) if self.tls_client_ca else None
+        return TlsFiles(Path(self.tls_cert), Path(self.tls_key), client_ca)
 
     def master_key_bytes(self) -> bytes:
         """Return the 32 bytes of the master key."""

@@ -39,8 +39,9 @@ class DirectReader(Subscription, asyncio.Protocol):
         """
         transport.set_protocol(self)
         self._transport = transport
-        # Whatever the kernel does not take at once counts as a reader that does not keep up.
-        transport.set_write_buffer_limits(high=0)
+        # Whatever the kernel does not take at once counts as a reader that does not keep up. Over TLS the limit is
+        # reached by as much as it, and not only passed: with 0 an empty buffer would be a full one.
+        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1, low=0)
         # Had the transport paused its former protocol, it would not say so again.
         self._paused = transport.get_write_buffer_size() > 0
         transport.resume_reading()

@@ -51,6 +51,10 @@ def test_variables_set_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
         "head_timeout": "0.5",
         "body_timeout": "1.5",
         "max_connections": "7",
+        "tls_cert": "/srv/tls.crt",
+        "tls_key": "/srv/tls.key",
+        "tls_client_ca": "/srv/ca.crt",
+        "allow_plain_http": "True",
         "log_level": "debug",
         "log_format": "json",
     }
@@ -113,6 +117,7 @@ def test_a_missing_master_key_is_named_with_its_remedy() -> None:
         ("head_timeout", 0),
         ("body_timeout", "inf"),
         ("max_connections", -1),
+        ("allow_plain_http", CANARY),
         ("log_level", CANARY),
     ],
 )
@@ -125,6 +130,17 @@ def test_an_invalid_value_is_named_by_its_variable_and_never_repeated(field: str
     assert KEY[:-1] not in told
     assert error.__cause__ is None
     assert error.__context__ is None
+
+
+def test_a_certificate_goes_with_its_key() -> None:
+    """One without the other is refused, and so is a CA of clients without either."""
+    whole = Settings.load(master_key=KEY, tls_cert="a.crt", tls_key="a.key").tls_files()
+    assert whole is not None
+    assert (whole.certificate.name, whole.key.name, whole.client_ca) == ("a.crt", "a.key", None)
+    assert Settings.load(master_key=KEY).tls_files() is None
+    for given, missing in (({"tls_cert": "x"}, "KEY"), ({"tls_key": "x"}, "CERT"), ({"tls_client_ca": "x"}, "CERT")):
+        with pytest.raises(SettingsError, match=f"CONFIG_SERVER_TLS_{missing} is missing"):
+            Settings.load(master_key=KEY, **given).tls_files()
 
 
 def test_several_faults_are_told_at_once() -> None:

@@ -44,8 +44,12 @@ class Transport:
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
 
-    def set_write_buffer_limits(self, high: int) -> None:
+    def set_write_buffer_limits(self, high: int, low: int = 0) -> None:
+        assert low <= high
         self._high = high
+
+    def get_extra_info(self, name: str) -> None:
+        """Tell that this is no TLS."""
         self._adjust()
 
     def get_write_buffer_size(self) -> int:
