@@ -12,7 +12,19 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from . import fanout, get, herd, import_time, propagation, reads, snapshot_load, watch_latency, watch_resources
+from . import (
+    fanout,
+    get,
+    growth,
+    herd,
+    import_time,
+    propagation,
+    publishes,
+    reads,
+    snapshot_load,
+    watch_latency,
+    watch_resources,
+)
 from .harness import Result
 from .machine import SkippedError
 
@@ -26,6 +38,8 @@ BENCHMARKS: Final[dict[str, Callable[[bool], Sequence[Result]]]] = {
     "herd": herd.run,
     "fanout": fanout.run,
     "reads": reads.run,
+    "publishes": publishes.run,
+    "growth": growth.run,
 }
 
 

@@ -6,7 +6,7 @@ exists is told only to those who may see it: rights are checked first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -16,7 +16,7 @@ from config_client.types import ConfigInfo, Format
 
 from .background import LARGE, beside
 from .backup_operations import BackupOperations
-from .changes import Changes, Intent, Outcome
+from .changes import Changes, Intent, Outcome, Plan
 from .commits import Commits
 from .comparisons import Comparisons
 from .delivery.feed import Feed
@@ -273,12 +273,16 @@ class Operations:
         PreconditionFailedError; SchemaViolationError when it does not fit the newest schema; ConflictError when other
         writers were faster every time; StoreError.
         """
-        token.require(Right.WRITE, key.name, key.environment)
-        if len(raw) < LARGE:
-            check_document(raw, self.max_document_bytes)
-        else:
-            await beside(lambda: check_document(raw, self.max_document_bytes))
+        await self._check(token, key, raw)
         return await self._changes.apply(key, precondition, Intent(ChangeKind.PUBLISHED, token.id, raw))
+
+    async def publish_together(self, token: Token, documents: Mapping[ConfigKey, bytes]) -> list[Outcome]:
+        """Publish several documents, all of them in one transaction or none. As ``publish``; in their order."""
+        for key, raw in documents.items():
+            await self._check(token, key, raw)
+        return await self._changes.apply_all(
+            [Plan(key, UNCONDITIONAL, Intent(ChangeKind.PUBLISHED, token.id, raw)) for key, raw in documents.items()]
+        )
 
     async def rollback(
         self, token: Token, key: ConfigKey, number: int, precondition: Precondition = UNCONDITIONAL
@@ -300,6 +304,14 @@ class Operations:
         """
         token.require(Right.WRITE, key.name, key.environment)
         return await self._changes.apply(key, precondition, Intent(ChangeKind.DELETED, token.id, None))
+
+    async def _check(self, token: Token, key: ConfigKey, raw: bytes) -> None:
+        """Return when ``token`` may publish ``raw``, which is a document, as ``key``."""
+        token.require(Right.WRITE, key.name, key.environment)
+        if len(raw) < LARGE:
+            check_document(raw, self.max_document_bytes)
+        else:
+            await beside(lambda: check_document(raw, self.max_document_bytes))
 
 
 def _may_see(token: Token, key: ConfigKey) -> bool:
