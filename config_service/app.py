@@ -19,6 +19,7 @@ from .api.guard import Guard, RequestLimits
 from .api.peers import Peers
 from .api.service import PREFIX, ServiceApi
 from .api.web import build_web
+from .auditing import Auditor
 from .build import service_version
 from .commits import Commits
 from .delivery.feed import Feed
@@ -37,6 +38,7 @@ from .security.tokens import TokenRegistry
 from .settings import Settings
 from .store.protocol import ConfigStore
 from .store.urls import create_store
+from .unlocking import KeyHolder
 
 _logger = logging.getLogger("config_service")
 
@@ -81,7 +83,7 @@ class Application:
         clock: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        vault = Vault(settings.master_key_bytes())
+        vault = Vault(*settings.all_master_keys())
         running, schemas, registry = Running(), Schemas(), TokenRegistry()
         self._store = store
         self._vault = vault
@@ -92,9 +94,13 @@ class Application:
             heartbeat_interval=settings.heartbeat_interval,
             watch_heartbeat_interval=settings.watch_heartbeat_interval,
         )
-        self._feed = Feed(store=store, vault=vault, running=running, schemas=schemas, tokens=registry, hub=self._hub)
+        self._keys = KeyHolder(store, vault, clock)
+        self._feed = Feed(
+            store=store, vault=vault, keys=self._keys, running=running, schemas=schemas, tokens=registry, hub=self._hub
+        )
         self._reaching = Reaching(self._feed)
-        self._commits = Commits(store, self._feed)
+        auditor = Auditor(vault=vault, registry=registry, epoch=lambda: self._feed.position.epoch)
+        self._commits = Commits(store, self._feed, auditor, self._keys)
         self.operations = Operations(
             store=store,
             vault=vault,
@@ -111,6 +117,7 @@ class Application:
             ),
             payloads=payloads,
             feed=self._feed,
+            keys=self._keys,
             commits=self._commits,
             hub=self._hub,
             reaching=self._reaching,
@@ -133,7 +140,7 @@ class Application:
         """
         try:
             await self._store.open()
-            self._vault.verify_check(await self._store.seal_check(self._vault.new_check()))
+            await self._keys.unlock()
             await self._feed.start()
         except BaseException:
             await self._store.close()

@@ -24,7 +24,7 @@ from .domain.preconditions import Precondition
 from .domain.records import ChangeKind, Draft, NewVersion
 from .security.at_rest import Vault
 from .security.tokens import TokenRegistry
-from .store.protocol import DraftConflictError, SchemaConflictError, VersionConflictError
+from .store.protocol import DraftConflictError, SchemaConflictError, SealingKeyError, VersionConflictError
 
 ROUNDS: Final = 16
 """How often a change is tried on a new base before it counts as lost to other writers."""
@@ -116,6 +116,8 @@ class Changes:
                     return await self._commit(plans, found, schemas)
                 except (VersionConflictError, SchemaConflictError) as conflict:
                     overtaken = conflict.key
+                    await self._feed.catch_up()
+                except SealingKeyError:
                     await self._feed.catch_up()
         raise ConflictError(f"{overtaken}: other writers changed it {ROUNDS} times meanwhile; try again")
 

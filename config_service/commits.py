@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
 
+from .auditing import Auditor
 from .delivery.feed import Change, Feed
 from .domain.errors import ConflictError
 from .domain.keys import ConfigKey
@@ -25,7 +26,10 @@ from .domain.records import (
     StoredToken,
     Version,
 )
-from .store.protocol import ConfigStore, KeyConflictError
+from .domain.sealing import NewKeys, Resealed
+from .security.chain import Detail
+from .store.protocol import ConfigStore, KeyConflictError, SealingKeyError
+from .unlocking import KeyHolder
 
 T = TypeVar("T")
 
@@ -36,9 +40,11 @@ _ROUNDS: Final = 16
 class Commits:
     """The only writer of the store. Every method raises what the store raises, and then nothing was changed."""
 
-    def __init__(self, store: ConfigStore, feed: Feed) -> None:
+    def __init__(self, store: ConfigStore, feed: Feed, auditor: Auditor, keys: KeyHolder) -> None:
         self._store = store
         self._feed = feed
+        self._auditor = auditor
+        self._holder = keys
         self._under_way: set[asyncio.Task[object]] = set()
 
     async def versions(self, changes: Sequence[NewVersion]) -> list[Version]:
@@ -53,9 +59,12 @@ class Commits:
         """Make ``after`` the draft of ``key`` in the place of ``before``. Raises DraftConflictError or StoreError."""
         await self._to_the_end(self._store.replace_draft(key, before, after))
 
-    async def token(self, token: NewToken) -> StoredToken:
-        """Commit ``token`` and accept it. Raises StoreError."""
-        return await self._to_the_end(self._token(token))
+    async def token(self, plan: Callable[[], NewToken]) -> StoredToken:
+        """Commit the token that ``plan`` makes, and accept it. Raises StoreError.
+
+        ``plan`` is asked again when the data key was rotated in between.
+        """
+        return await self._to_the_end(self._token(plan))
 
     async def rotation(self, token_id: int, plan: Callable[[StoredToken], KeyRotation]) -> StoredToken | None:
         """Give a token the keys that ``plan`` makes of those it has, and use them from now on.
@@ -71,29 +80,45 @@ class Commits:
         """Revoke a token and end its streams; None when there was nothing to revoke. Raises StoreError."""
         return await self._to_the_end(self._revocation(token_id, revoked_by, at))
 
+    async def keys(self, change: NewKeys, more: Detail | None = None) -> LogEntry | None:
+        """Put other data keys in place, which the log says ``more`` of. Raises KeysConflictError or StoreError."""
+        return await self._to_the_end(self._keys(change, more))
+
+    async def reseal(self, changes: Sequence[Resealed]) -> int:
+        """Replace sealed values by the same sealed anew; return how many. Raises SealingKeyError or StoreError."""
+        return await self._to_the_end(self._store.reseal(changes))
+
     async def drain(self) -> None:
         """Wait until every commit under way has ended, one way or the other."""
         while self._under_way:
             await asyncio.wait(tuple(self._under_way))
 
     async def _versions(self, changes: Sequence[NewVersion]) -> list[Version]:
+        link = await self._auditor.versions(changes)
         if len(changes) == 1:
-            versions = [await self._store.commit_version(changes[0])]
+            versions = [await self._store.commit_version(changes[0], link)]
         else:
-            versions = await self._store.commit_versions(changes)
+            versions = await self._store.commit_versions(changes, link)
         for version in versions:
             await self._feed.offer(Change.of_version(version))
         return versions
 
     async def _schema(self, change: NewSchema) -> StoredSchema:
-        schema = await self._store.commit_schema(change)
+        schema = await self._store.commit_schema(change, self._auditor.schema(change))
         await self._feed.offer(Change.of_schema(schema))
         return schema
 
-    async def _token(self, token: NewToken) -> StoredToken:
-        stored, entry = await self._store.commit_token(token)
-        await self._feed.offer(Change(entry, token=stored))
-        return stored
+    async def _token(self, plan: Callable[[], NewToken]) -> StoredToken:
+        for _ in range(_ROUNDS):
+            try:
+                token = plan()
+                stored, entry = await self._store.commit_token(token, self._auditor.token(token))
+            except SealingKeyError:
+                await self._feed.catch_up()
+                continue
+            await self._feed.offer(Change(entry, token=stored))
+            return stored
+        raise ConflictError(f"the data key was rotated {_ROUNDS} times meanwhile; try again")
 
     async def _rotation(self, token_id: int, plan: Callable[[StoredToken], KeyRotation]) -> StoredToken | None:
         for _ in range(_ROUNDS):
@@ -101,8 +126,12 @@ class Commits:
             if stored is None or stored.revoked_at is not None:
                 return None
             try:
-                made = await self._store.rotate_token_keys(plan(stored))
-            except KeyConflictError:
+                await self._holder.hold(*(key.sealed for key in stored.keys))
+                rotation = plan(stored)
+                link = self._auditor.rotation(rotation, stored.secret_hash)
+                made = await self._store.rotate_token_keys(rotation, link)
+            except (KeyConflictError, SealingKeyError):
+                await self._feed.catch_up()
                 continue
             if made is None:
                 return None
@@ -112,9 +141,15 @@ class Commits:
         raise ConflictError(f"token {token_id}: its key was rotated {_ROUNDS} times meanwhile; try again")
 
     async def _revocation(self, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
-        entry = await self._store.revoke_token(token_id, revoked_by, at)
+        entry = await self._store.revoke_token(token_id, revoked_by, at, self._auditor.revocation(token_id, revoked_by))
         if entry is not None:
             await self._feed.offer(Change(entry))
+        return entry
+
+    async def _keys(self, change: NewKeys, more: Detail | None) -> LogEntry | None:
+        entry = await self._store.commit_keys(change, self._auditor.keys(change, more))
+        if entry is not None:
+            await self._feed.catch_up()
         return entry
 
     async def _to_the_end(self, work: Coroutine[object, object, T]) -> T:

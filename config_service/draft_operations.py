@@ -24,7 +24,8 @@ from .domain.scopes import Right
 from .finding import Finder
 from .security.at_rest import Vault
 from .security.tokens import Token, TokenRegistry
-from .store.protocol import ConfigStore, DraftConflictError
+from .store.protocol import ConfigStore, DraftConflictError, SealingKeyError
+from .unlocking import KeyHolder
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -66,10 +67,12 @@ class DraftOperations:
         registry: TokenRegistry,
         commits: Commits,
         changes: Changes,
+        keys: KeyHolder,
         clock: Callable[[], datetime],
         max_document_bytes: int,
     ) -> None:
         self._store = store
+        self._keys = keys
         self._vault = vault
         self._finder = finder
         self._schemas = schemas
@@ -82,7 +85,7 @@ class DraftOperations:
     async def read(self, token: Token, key: ConfigKey) -> DraftDocument:
         """Return the draft of ``key``. Raises AccessDeniedError, NotFoundError when it has none, or StoreError."""
         token.require(Right.WRITE, key.name, key.environment)
-        return self._opened(_required(key, await self._store.draft(key)))
+        return self._opened(_required(key, await self._draft(key)))
 
     async def replace(self, token: Token, key: ConfigKey, raw: bytes, base: int | None = None) -> DraftDocument:
         """Make ``raw`` the draft of ``key``, byte for byte.
@@ -138,7 +141,7 @@ class DraftOperations:
         """Remove the draft of ``key`` and return what it was. Raises what ``read`` raises, and ConflictError."""
         token.require(Right.WRITE, key.name, key.environment)
         for _ in range(ROUNDS):
-            draft = _required(key, await self._store.draft(key))
+            draft = _required(key, await self._draft(key))
             self._registry.confirm(token.id, self._clock())
             try:
                 await self._commits.draft(key, draft.document, None)
@@ -183,7 +186,7 @@ class DraftOperations:
         raise _overtaken(overtaken)
 
     async def _plan(self, token: Token, key: ConfigKey, precondition: Precondition) -> Plan:
-        draft = _required(key, await self._store.draft(key))
+        draft = _required(key, await self._draft(key))
         return Plan(key, precondition, Intent(ChangeKind.PUBLISHED, token.id, self._open(draft), draft=draft))
 
     async def _edit(
@@ -191,7 +194,7 @@ class DraftOperations:
     ) -> DraftDocument:
         """Put what ``edit`` makes of the draft in its place; it is asked again when another edit came in between."""
         for _ in range(ROUNDS):
-            before = await self._store.draft(key)
+            before = await self._draft(key)
             content, base = await edit(before)
             self._registry.confirm(token.id, self._clock())
             draft = Draft(key, base, self._vault.seal_draft(content, key, base), token.id, self._clock())
@@ -199,8 +202,17 @@ class DraftOperations:
                 await self._commits.draft(key, None if before is None else before.document, draft)
             except DraftConflictError:
                 continue
+            except SealingKeyError:
+                await self._keys.refresh()
+                continue
             return DraftDocument(draft, content, self._finder.newest(key))
         raise _overtaken(key)
+
+    async def _draft(self, key: ConfigKey) -> Draft | None:
+        draft = await self._store.draft(key)
+        if draft is not None:
+            await self._keys.hold(draft.document)
+        return draft
 
     def _open(self, draft: Draft) -> bytes:
         return self._vault.open_draft(draft.document, draft.key, draft.base)

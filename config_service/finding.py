@@ -8,13 +8,15 @@ from .domain.errors import NotFoundError
 from .domain.keys import ConfigKey
 from .security.at_rest import Vault
 from .store.protocol import ConfigStore
+from .unlocking import KeyHolder
 
 
 class Finder:
     """Finds documents, in the clear."""
 
-    def __init__(self, *, store: ConfigStore, vault: Vault, running: Running) -> None:
+    def __init__(self, *, store: ConfigStore, vault: Vault, keys: KeyHolder, running: Running) -> None:
         self._store = store
+        self._keys = keys
         self._vault = vault
         self._running = running
 
@@ -40,6 +42,7 @@ class Finder:
             sealed = None if stored is None else stored.document
             document = None
             if stored is not None and sealed is not None:
+                await self._keys.hold(sealed)
                 document = Document.of(stored, self._vault.open_document(sealed, key, stored.version))
         return _with_content(document, key, f"version {number}")
 

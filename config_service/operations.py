@@ -41,6 +41,7 @@ from .security.at_rest import Vault
 from .security.tokens import Token, TokenKey, TokenRegistry
 from .store.protocol import ConfigStore
 from .token_operations import TokenOperations
+from .unlocking import KeyHolder
 from .watch_operations import WatchOperations
 
 Clock = Callable[[], datetime]
@@ -71,6 +72,7 @@ class Operations:
         admission: Admission,
         payloads: Payloads,
         feed: Feed,
+        keys: KeyHolder,
         commits: Commits,
         hub: Hub,
         reaching: Reaching,
@@ -88,7 +90,7 @@ class Operations:
         self._reaching = reaching
         self._states = states
         self._clock = clock
-        self._finder = Finder(store=store, vault=vault, running=running)
+        self._finder = Finder(store=store, vault=vault, keys=keys, running=running)
         self._changes = Changes(
             commits=commits,
             feed=feed,
@@ -112,6 +114,7 @@ class Operations:
             registry=registry,
             commits=commits,
             changes=self._changes,
+            keys=keys,
             clock=clock,
             max_document_bytes=max_document_bytes,
         )
@@ -124,6 +127,7 @@ class Operations:
             commits=commits,
             changes=self._changes,
             feed=feed,
+            keys=keys,
             clock=clock,
             max_document_bytes=max_document_bytes,
         )

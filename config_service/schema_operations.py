@@ -22,7 +22,8 @@ from .domain.schemas import Schema
 from .domain.scopes import Right
 from .security.at_rest import Vault
 from .security.tokens import Token, TokenRegistry
-from .store.protocol import ConfigStore, SchemaConflictError
+from .store.protocol import ConfigStore, SchemaConflictError, SealingKeyError
+from .unlocking import KeyHolder
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -50,6 +51,7 @@ class SchemaOperations:
         commits: Commits,
         changes: Changes,
         feed: Feed,
+        keys: KeyHolder,
         clock: Callable[[], datetime],
         max_document_bytes: int,
     ) -> None:
@@ -60,6 +62,7 @@ class SchemaOperations:
         self._commits = commits
         self._changes = changes
         self._feed = feed
+        self._keys = keys
         self._clock = clock
         self._limit = max_document_bytes
 
@@ -73,6 +76,7 @@ class SchemaOperations:
         if stored is None or stored.schema is None:
             what = "schema" if number is None else f"schema {number}"
             raise NotFoundError(f"{key}: there is no {what}")
+        await self._keys.hold(stored.schema)
         return SchemaDocument(stored, self._vault.open_schema(stored.schema, key, stored.number))
 
     async def history(self, token: Token, key: ConfigKey) -> list[SchemaInfo]:
@@ -118,6 +122,6 @@ class SchemaOperations:
                 sealed = None if raw is None else self._vault.seal_schema(raw, key, base + 1)
                 try:
                     return await self._commits.schema(NewSchema(key, base, sealed, token.id, self._clock()))
-                except SchemaConflictError:
+                except (SchemaConflictError, SealingKeyError):
                     await self._feed.catch_up()
         raise ConflictError(f"{key}: its schema was changed {ROUNDS} times meanwhile; try again")

@@ -29,6 +29,7 @@ _RULES: Final = {
     "port": "a port number from 0 to 65535; 0 takes a free one",
     "store_url": "where the store is, such as sqlite:///config.db or postgresql://user:password@host:5432/database",
     "master_key": _MASTER_KEY_RULE,
+    "previous_master_keys": "master keys of 64 hex characters each, comma-separated, that were in use before",
     "max_document_bytes": "a number of bytes from 2 to 1073741824",
     "heartbeat_interval": "seconds between two heartbeats of a stream, above 0 and at most 60",
     "watch_heartbeat_interval": "seconds between two heartbeats of a state-first stream, above 0 and at most 60",
@@ -76,6 +77,8 @@ class Settings(BaseSettings):
     """Where the store of record is. Not in the repr, because the URL of a database may hold a password."""
     master_key: SecretStr
     """64 hex characters: the key over everything at rest."""
+    previous_master_keys: SecretStr = SecretStr("")
+    """Master keys that were in use before, comma-separated: what is wrapped under one of them is opened, too."""
     max_document_bytes: int = Field(default=1_048_576, ge=2, le=1_073_741_824)
     """Bytes that a published document may take."""
     heartbeat_interval: float = Field(default=5.0, gt=0, le=60, allow_inf_nan=False)
@@ -126,6 +129,15 @@ class Settings(BaseSettings):
             raise ValueError(_MASTER_KEY_RULE) from None
         return value
 
+    @field_validator("previous_master_keys")
+    @classmethod
+    def _check_previous_master_keys(cls, value: SecretStr) -> SecretStr:
+        try:
+            _keys(value)
+        except ConfigClientError:
+            raise ValueError(_RULES["previous_master_keys"]) from None
+        return value
+
     @field_validator("rate_limit")
     @classmethod
     def _check_rate(cls, value: float) -> float:
@@ -172,6 +184,15 @@ class Settings(BaseSettings):
     def master_key_bytes(self) -> bytes:
         """Return the 32 bytes of the master key."""
         return parse_encryption_key(self.master_key.get_secret_value())
+
+    def all_master_keys(self) -> tuple[bytes, ...]:
+        """Return the master key and those in use before it, of 32 bytes each."""
+        return (self.master_key_bytes(), *_keys(self.previous_master_keys))
+
+
+def _keys(text: SecretStr) -> tuple[bytes, ...]:
+    spelled = (one.strip() for one in text.get_secret_value().split(","))
+    return tuple(parse_encryption_key(one) for one in spelled if one)
 
 
 def _describe(field: str, *, missing: bool) -> str:

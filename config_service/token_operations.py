@@ -115,12 +115,13 @@ class TokenOperations:
             raise NotFoundError(f"there is no token {token_id}")
         if not token.valid_at(self._clock()):
             raise _no_longer_valid(token_id)
-        key = new_key()
-        sealed = self._vault.seal_token_key(key, token.secret_hash)
-        overlap = timedelta(seconds=overlap_seconds)
-        stored = await self._commits.rotation(
-            token_id, lambda held: _rotated(held, sealed, overlap, caller.id, self._clock())
-        )
+        key, overlap = new_key(), timedelta(seconds=overlap_seconds)
+
+        def plan(held: StoredToken) -> KeyRotation:
+            sealed = self._vault.seal_token_key(key, held.secret_hash)
+            return _rotated(held, sealed, overlap, caller.id, self._clock())
+
+        stored = await self._commits.rotation(token_id, plan)
         if stored is None:
             raise _no_longer_valid(token_id)
         return MintedKey(open_token(stored, self._vault), key)
@@ -147,7 +148,7 @@ class TokenOperations:
         secret, key = new_secret(), new_key()
         secret_hash = hash_secret(secret)
         stored = await self._commits.token(
-            NewToken(
+            lambda: NewToken(
                 name=name,
                 secret_hash=secret_hash,
                 keys=(StoredKey(self._vault.seal_token_key(key, secret_hash)),),

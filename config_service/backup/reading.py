@@ -6,7 +6,7 @@ What never changes once it is committed (versions, schemas, the log) is read alo
 does change is read where a later reading can only know more: drafts first, so that a draft that is published meanwhile
 is there as a draft or as a version or both; tokens last, and again until no token changed while they were read, and no
 version was activated that had been read before. The revision at which that was so is the revision of the whole. Data
-keys come after everything that needs them.
+keys come first, and are the same at the end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from ..domain.errors import StoreCorruptError, UnavailableError
-from ..domain.records import VERSION_KINDS, ChangeKind, LogEntry, Record, WrappedKey
+from ..domain.records import VERSION_KINDS, ChangeKind, LogEntry, Record
 from ..store.protocol import ConfigStore
 
 _PAGE: Final = 256
@@ -33,9 +33,11 @@ async def read_everything(store: ConfigStore) -> AsyncIterator[Record]:
     """Yield all that ``store`` holds but its check value, in the order that ``ConfigStore.restore`` asks for.
 
     Raises StoreError; StoreCorruptError when the log tells of something that is not there; UnavailableError when tokens
-    changed all the time.
+    changed all the time, or the data key did.
     """
     keys = await store.keys()
+    for key in keys:
+        yield key
     async for draft in store.drafts():
         yield draft
     revision = 0
@@ -48,20 +50,10 @@ async def read_everything(store: ConfigStore) -> AsyncIterator[Record]:
         if not await _changed_since(store, revision):
             for token in tokens:
                 yield token
-            for key in await _still_there(store, keys):
-                yield key
+            if {key.id for key in await store.keys()} != {key.id for key in keys}:
+                raise UnavailableError("the data key of the store was rotated while it was read; try again")
             return
     raise UnavailableError(f"tokens changed {_ROUNDS} times while they were read; try again")
-
-
-async def _still_there(store: ConfigStore, before: tuple[WrappedKey, ...]) -> tuple[WrappedKey, ...]:
-    """Return the keys of ``store``, unless one is gone under which something may have been read that is yielded."""
-    after = await store.keys()
-    newest = max((key.id for key in before), default=0)
-    needed = {key.id for key in before} | set(range(newest + 1, max((key.id for key in after), default=0) + 1))
-    if not needed <= {key.id for key in after}:
-        raise UnavailableError("a data key of the store was destroyed while it was read; try again")
-    return after
 
 
 async def _along_the_log(store: ConfigStore, after: int, until: int) -> AsyncIterator[Record]:

@@ -62,7 +62,7 @@ def develop(directory: Path | None, port: int) -> None:
 
         with start_failures():
             store_url = f"sqlite:///{data.resolve() / STORE_FILE}"
-            settings = Settings.load(host=HOST, port=port, store_url=store_url, master_key=key)
+            settings = Settings.load(host=HOST, port=port, store_url=store_url, master_key=key, previous_master_keys="")
             run(settings, prepare=prepare, announce=announce)
 
 

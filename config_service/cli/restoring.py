@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 
 from ..app import utc_now
@@ -15,7 +16,7 @@ from ..backup.chain import DamagedFileError
 from ..backup.files import BackupReader, read_records
 from ..backup_operations import backup_lines
 from ..domain.epochs import later_epoch
-from ..domain.records import ChangeKind, Draft, LogEntry, Record, SealCheck, StoredSchema, Version
+from ..domain.records import ChangeKind, Draft, LogEntry, Record, SealCheck, StoredSchema, Version, WrappedKey
 from ..security.at_rest import Vault
 from ..settings import Settings
 from ..store.protocol import ConfigStore, StoreNotEmptyError
@@ -25,7 +26,7 @@ from .backup_files import described
 from .exits import CommandError, ExitCode
 from .starting import start_failures
 
-_BEFORE_THE_END = (SealCheck, Draft, LogEntry, Version, StoredSchema)
+_BEFORE_THE_END = (SealCheck, WrappedKey, Draft, LogEntry, Version, StoredSchema)
 """Records that come before the log has ended."""
 
 
@@ -34,7 +35,7 @@ def copy_store(store_url: str, take: Callable[[bytes], None]) -> None:
 
     async def copy() -> None:
         settings = Settings.load(store_url=store_url)
-        vault = Vault(settings.master_key_bytes())
+        vault = Vault(*settings.all_master_keys())
         async with _opened(settings) as store:
             if not (await store.position()).revision:
                 raise CommandError("the store is empty: is --store-url the one that was meant?", ExitCode.NOT_FOUND)
@@ -49,7 +50,7 @@ def copy_store(store_url: str, take: Callable[[bytes], None]) -> None:
 def check_backup(lines: Iterable[bytes]) -> dict[str, object]:
     """Read a backup to its end and return what it is. Raises DamagedFileError or CommandError."""
     with start_failures():
-        vault = Vault(Settings.load().master_key_bytes())
+        vault = Vault(*Settings.load().all_master_keys())
         reader = BackupReader(vault.backup_mac)
         for record in read_records(lines, reader):
             _verify(record, vault)
@@ -65,7 +66,7 @@ def restore_backup(lines: Iterable[bytes], store_url: str | None, after: str | N
         later_epoch(utc_now(), after)
     with start_failures():
         settings = Settings.load(**({} if store_url is None else {"store_url": store_url}))
-        vault = Vault(settings.master_key_bytes())
+        vault = Vault(*settings.all_master_keys())
         return asyncio.run(_restore(lines, settings, vault, after))
 
 
@@ -81,27 +82,41 @@ async def _restore(lines: Iterable[bytes], settings: Settings, vault: Vault, aft
         here = (await store.position()).epoch
         epoch = later_epoch(now, reader.header.epoch, here, *([after] if after else []))
         try:
-            position = await store.restore(_with_its_own_entry(_joined(first, records), vault, now), epoch)
+            entries = _with_its_own_entry(_joined(first, records), vault, now, epoch)
+            position = await store.restore(entries, epoch)
         except StoreNotEmptyError as error:
-            told = str(error)
+            refusal = str(error)
         else:
             return {**described(reader), "restored_epoch": position.epoch, "restored_revision": position.revision}
-    raise CommandError(told, ExitCode.CONFLICT)
+    raise CommandError(refusal, ExitCode.CONFLICT)
 
 
-async def _with_its_own_entry(records: Iterator[Record], vault: Vault, now: datetime) -> AsyncIterator[Record]:
-    """Yield ``records``, and where their log ends the entry that tells of this restore."""
-    newest, told = 0, False
+async def _with_its_own_entry(
+    records: Iterator[Record], vault: Vault, now: datetime, epoch: str
+) -> AsyncIterator[Record]:
+    """Yield ``records``, and where their log ends the entry that tells of this restore, linked if they are."""
+    newest, told = LogEntry(0, ChangeKind.RESTORED, SYSTEM, now), False
+    keys: list[WrappedKey] = []
     for record in records:
         _verify(record, vault)
-        if isinstance(record, LogEntry):
-            newest = record.revision
+        if isinstance(record, WrappedKey):
+            keys.append(record)
+        elif isinstance(record, LogEntry):
+            newest = replace(record, link=record.link or newest.link)
         elif not isinstance(record, _BEFORE_THE_END) and not told:
-            yield LogEntry(newest + 1, ChangeKind.RESTORED, SYSTEM, now)
+            yield _own_entry(newest, keys, vault, now, epoch)
             told = True
         yield record
     if not told:
-        yield LogEntry(newest + 1, ChangeKind.RESTORED, SYSTEM, now)
+        yield _own_entry(newest, keys, vault, now, epoch)
+
+
+def _own_entry(newest: LogEntry, keys: list[WrappedKey], vault: Vault, now: datetime, epoch: str) -> LogEntry:
+    entry = LogEntry(newest.revision + 1, ChangeKind.RESTORED, SYSTEM, now)
+    if newest.link is None:
+        return entry
+    vault.hold(keys)
+    return vault.chain.linked(entry, newest.link, {"epoch": epoch})
 
 
 def _verify(record: Record, vault: Vault) -> None:

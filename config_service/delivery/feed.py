@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from config_client.protocol import Position
 
@@ -27,6 +27,25 @@ from .schemas import Schemas
 _PAGE: Final = 1000
 _ABOUT_TOKENS: Final = frozenset({ChangeKind.TOKEN_CREATED, ChangeKind.TOKEN_REKEYED})
 """What can only be applied with the token at hand."""
+_ABOUT_DATA_KEYS: Final = frozenset(
+    {
+        ChangeKind.AUDIT_STARTED,
+        ChangeKind.DATA_KEY_CREATED,
+        ChangeKind.DATA_KEYS_DESTROYED,
+        ChangeKind.MASTER_KEY_ROTATED,
+    }
+)
+"""What is told so that everybody seals under the same key."""
+
+
+class Keys(Protocol):
+    """What has the vault hold keys, so that what is read can be opened. Both methods raise StoreError."""
+
+    async def refresh(self) -> None:
+        """Hold the keys that the store has now."""
+
+    async def hold(self, *sealed: bytes | None) -> None:
+        """Hold the keys under which ``sealed`` are sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +88,7 @@ class Feed:
         *,
         store: ConfigStore,
         vault: Vault,
+        keys: Keys,
         running: Running,
         schemas: Schemas,
         tokens: TokenRegistry,
@@ -76,6 +96,7 @@ class Feed:
     ) -> None:
         self._store = store
         self._vault = vault
+        self._keys = keys
         self._running = running
         self._schemas = schemas
         self._tokens = tokens
@@ -92,10 +113,14 @@ class Feed:
     async def start(self) -> None:
         """Load everything that is served. Raises StoreError, StoreCorruptError when something does not open."""
         self._position = await self._store.position()
-        self._tokens.load([open_token(stored, self._vault) for stored in await self._store.tokens()])
+        tokens = await self._store.tokens()
+        await self._keys.hold(*(key.sealed for token in tokens for key in token.keys))
+        self._tokens.load([open_token(stored, self._vault) for stored in tokens])
         async for version in self._store.newest_versions():
+            await self._keys.hold(version.document)
             self._running.put(self._open(version))
         async for schema in self._store.newest_schemas():
+            await self._keys.hold(schema.schema)
             self._put_schema(schema)
         self._hub.load(self._position.epoch, await self._read_history())
         await self.catch_up()
@@ -162,6 +187,7 @@ class Feed:
                     f"{entry.key} version {entry.version} is in the log (revision {entry.revision}) but not in the "
                     "store: it was damaged or altered; restore it from a backup"
                 )
+            await self._keys.hold(version.document)
             return Change(entry, version=version)
         if entry.key is not None and entry.schema is not None:
             schema = await self._store.schema(entry.key, entry.schema)
@@ -170,6 +196,7 @@ class Feed:
                     f"{entry.key} schema {entry.schema} is in the log (revision {entry.revision}) but not in the "
                     "store: it was damaged or altered; restore it from a backup"
                 )
+            await self._keys.hold(schema.schema)
             return Change(entry, schema=schema)
         if entry.token_id is not None and entry.kind in _ABOUT_TOKENS:
             # It may have changed again since this entry; the entries that tell so come next.
@@ -179,7 +206,10 @@ class Feed:
                     f"token {entry.token_id} is in the log (revision {entry.revision}) but not in the store: "
                     "it was damaged or altered; restore it from a backup"
                 )
+            await self._keys.hold(*(key.sealed for key in token.keys))
             return Change(entry, token=token)
+        if entry.kind in _ABOUT_DATA_KEYS:
+            await self._keys.refresh()
         return Change(entry)
 
     async def _read_history(self) -> History:

@@ -23,7 +23,8 @@ MASTER_KEY_ID: Final = 0
 class NewKeys:
     """All keys of a store from now on, by id, conditional on ``base`` still being the ones it has.
 
-    ``kind`` None gives a store its first keys, which takes no revision.
+    ``kind`` None gives a store its first keys, which takes no revision. ``check`` takes the place of the check value of
+    the store; None leaves it as it is.
     """
 
     base: tuple[WrappedKey, ...]
@@ -31,6 +32,7 @@ class NewKeys:
     kind: ChangeKind | None
     changed_by: int
     timestamp: datetime
+    check: bytes | None = None
 
 
 class SealedKind(str, Enum):

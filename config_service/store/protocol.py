@@ -253,9 +253,9 @@ class ConfigStore(Protocol):
     async def restore(self, records: AsyncIterator[Record], epoch: str) -> Position:
         """Become the store that ``records`` tell, in ``epoch``, and return the position: all of it or nothing.
 
-        The records come in this order: check values, drafts, then every log entry in the order of revisions with what
-        it made right behind it, then everything that changes without a trace of what it was before (tokens). They are
-        taken one by one: a store is larger than memory. Nothing is checked beyond what the store itself relies on.
+        The records come in this order: check values, keys, drafts, then every log entry in the order of revisions with
+        what it made right behind it, then everything that changes without a trace of what it was before (tokens). They
+        are taken one by one: a store is larger than memory. Nothing is checked beyond what the store itself relies on.
 
         Raises StoreNotEmptyError when there was ever a change or a draft here; whatever ``records`` raises; StoreError.
         Then nothing was changed.

@@ -311,6 +311,7 @@ class MemoryStore:
         if change.base != self.held_keys:
             raise KeysConflictError
         self.held_keys = change.keys
+        self.check = change.check or self.check
         return change.kind and self._log(change.kind, change.changed_by, change.timestamp, link=link)
 
     async def sealed_values(self, after: SealedPlace | None, limit: int) -> list[SealedValue]:

@@ -96,7 +96,7 @@ def test_every_option_is_documented() -> None:
 def test_every_setting_is_documented_with_its_default(field: str) -> None:
     """docs/OPERATIONS.md has a row for the setting that tells its default."""
     info = Settings.model_fields[field]
-    default = "none, required" if info.is_required() else f"`{info.default}`" if info.default != "" else "none"
+    default = "none, required" if info.is_required() else f"`{info.default}`" if str(info.default) else "none"
     assert f"| `{variable(field)}` | {default} |" in OPERATIONS.read_text()
 
 

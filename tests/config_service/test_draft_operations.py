@@ -14,7 +14,7 @@ from config_service.domain.errors import DraftOutdatedError, SchemaViolationErro
 from config_service.domain.keys import ConfigKey
 from config_service.domain.patches import PatchKind
 from config_service.domain.preconditions import UNCONDITIONAL
-from config_service.domain.records import NewVersion, Version
+from config_service.domain.records import Link, NewVersion, Version
 
 pytestmark = pytest.mark.anyio
 ORDERS = ConfigKey("orders")
@@ -52,10 +52,10 @@ async def test_a_draft_that_is_edited_while_it_is_published_is_published_as_edit
     await service.operations.drafts.replace(token, ORDERS, b'{"a": 1}')
     commit = store.commit_version
 
-    async def edit_first(change: NewVersion) -> Version:
+    async def edit_first(change: NewVersion, link: Link) -> Version:
         monkeypatch.setattr(store, "commit_version", commit)
         await neighbour.drafts.replace(token, ORDERS, b'{"a": 2}')
-        return await commit(change)
+        return await commit(change, link)
 
     monkeypatch.setattr(store, "commit_version", edit_first)
     outcome = await service.operations.drafts.publish(token, ORDERS)
@@ -88,10 +88,10 @@ async def test_another_writer_between_the_check_and_the_commit_of_several_refuse
         await service.operations.drafts.replace(token, key, b'{"draft": 1}')
     commit = store.commit_versions
 
-    async def publish_first(changes: Sequence[NewVersion]) -> list[Version]:
+    async def publish_first(changes: Sequence[NewVersion], link: Link) -> list[Version]:
         monkeypatch.setattr(store, "commit_versions", commit)
         await neighbour.publish(token, keys[1], b'{"theirs": 1}')
-        return await commit(changes)  # type: ignore[no-any-return]
+        return await commit(changes, link)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(store, "commit_versions", publish_first)
     with pytest.raises(DraftOutdatedError, match="billing"):
@@ -119,10 +119,10 @@ async def test_a_version_that_was_validated_by_an_older_schema_is_validated_agai
     token, store = service.admin.token, service.store
     commit = store.commit_version
 
-    async def set_schema_first(change: NewVersion) -> Version:
+    async def set_schema_first(change: NewVersion, link: Link) -> Version:
         monkeypatch.setattr(store, "commit_version", commit)
         await neighbour.schemas.set(token, ORDERS, b'{"required": ["b"]}')
-        return await commit(change)
+        return await commit(change, link)
 
     monkeypatch.setattr(store, "commit_version", set_schema_first)
     with pytest.raises(SchemaViolationError):

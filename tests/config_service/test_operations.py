@@ -24,7 +24,7 @@ from config_service.domain.errors import (
 )
 from config_service.domain.keys import ConfigKey
 from config_service.domain.preconditions import Precondition
-from config_service.domain.records import ChangeKind, NewVersion
+from config_service.domain.records import ChangeKind, Link, NewVersion
 from config_service.store.protocol import VersionConflictError
 
 pytestmark = pytest.mark.anyio
@@ -203,12 +203,12 @@ async def race(service: Any, rounds: int) -> list[int]:
     commit = service.store.commit_version
     bases: list[int] = []
 
-    async def late(change: NewVersion) -> Any:
+    async def late(change: NewVersion, link: Link | None = None) -> Any:
         bases.append(change.base)
         if len(bases) <= rounds:
             sealed = service.app._vault.seal_document(b'{"other": %d}' % len(bases), change.key, change.base + 1)
             await commit(NewVersion(change.key, change.base, sealed, change.kind, 9, change.timestamp))
-        return await commit(change)
+        return await commit(change, link)
 
     service.store.commit_version = late
     return bases

@@ -37,6 +37,7 @@ def test_variables_set_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
         "port": "0",
         "store_url": "sqlite:////srv/x.db",
         "master_key": KEY,
+        "previous_master_keys": f"{KEY}, {'5a' * 32}",
         "max_document_bytes": "4096",
         "heartbeat_interval": "0.25",
         "watch_heartbeat_interval": "0.5",
@@ -62,9 +63,10 @@ def test_variables_set_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in values.items():
         monkeypatch.setenv(variable(name), value)
     settings = Settings.load()
-    assert {name: str(getattr(settings, name)) for name in values if name != "master_key"} == {
-        name: value for name, value in values.items() if name != "master_key"
+    assert {name: str(getattr(settings, name)) for name in values if "master_key" not in name} == {
+        name: value for name, value in values.items() if "master_key" not in name
     }
+    assert settings.all_master_keys() == (bytes.fromhex(KEY), bytes.fromhex(KEY), b"Z" * 32)
 
 
 def test_an_argument_wins_over_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +95,7 @@ def test_a_missing_master_key_is_named_with_its_remedy() -> None:
     [
         ("master_key", CANARY),
         ("master_key", KEY[:-1] + "g"),
+        ("previous_master_keys", f"{KEY},{CANARY}"),
         ("port", CANARY),
         ("port", 65536),
         ("host", ""),

@@ -297,9 +297,9 @@ async def test_a_revocation_during_a_rotation_wins(service: Any, step: str, monk
     minted = await service.mint()
     goes_on = getattr(service.store, step)
 
-    async def revoked_first(argument: object) -> object:
+    async def revoked_first(*arguments: object) -> object:
         await service.operations.tokens.revoke(service.admin.token, minted.token.id)
-        return await goes_on(argument)
+        return await goes_on(*arguments)
 
     monkeypatch.setattr(service.store, step, revoked_first)
     with pytest.raises(ConflictError, match="create a new token"):
@@ -334,7 +334,7 @@ async def test_a_rotation_that_others_always_outrun_is_a_conflict(
     """After enough rounds it gives up, and says so; its key is nowhere."""
     minted = await service.mint()
 
-    async def outrun(rotation: Any) -> Any:
+    async def outrun(rotation: Any, _link: Any) -> Any:
         raise KeyConflictError(rotation.token_id)
 
     monkeypatch.setattr(service.store, "rotate_token_keys", outrun)

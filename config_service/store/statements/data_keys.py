@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from ...domain.records import KeyUse, Link, LogEntry, WrappedKey
 from ...domain.sealing import MASTER_KEY_ID, NewKeys, data_key_id
 from .. import rows
 from ..protocol import KeysConflictError, SealingKeyError
 from ..schema import data_keys
+from ..schema import history as history_row
 from . import history
 
 _KEYS: Final = select(data_keys).order_by(data_keys.c.id)
@@ -33,6 +34,8 @@ def commit(connection: Connection, change: NewKeys, link: Link | None = None) ->
     connection.execute(delete(data_keys))
     if change.keys:
         connection.execute(insert(data_keys), [rows.data_key_values(key) for key in change.keys])
+    if change.check is not None:
+        connection.execute(update(history_row).values(seal_check=change.check))
     if change.kind is None:
         return None
     entry = LogEntry(history.next_revision(connection), change.kind, change.changed_by, change.timestamp)

@@ -83,9 +83,9 @@ async def test_the_origin_is_current_within_a_request_and_in_the_tasks_that_it_s
     seen: list[Origin] = []
     commit = service.store.commit_version
 
-    async def commit_version(change: Any) -> Any:
+    async def commit_version(change: Any, link: Any) -> Any:
         seen.append(origin.current())
-        return await commit(change)
+        return await commit(change, link)
 
     service.store.commit_version = commit_version
     headers = {"X-Request-Id": "r-77"}

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from vaults import HeldKeys, new_vault
 
 from config_client.protocol import Position
 from config_service.delivery.feed import Change, Feed
@@ -20,11 +21,10 @@ from config_service.domain.errors import StoreCorruptError, StoreError
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import ChangeKind, KeyRotation, NewToken, NewVersion, StoredKey, Version
 from config_service.domain.scopes import SERVICE_SCOPES
-from config_service.security.at_rest import Vault
 from config_service.security.tokens import Token, TokenRegistry, hash_secret
 
 pytestmark = pytest.mark.anyio
-VAULT = Vault(bytes(range(32)))
+VAULT = new_vault()
 ORDERS = ConfigKey("orders")
 
 
@@ -37,7 +37,13 @@ class Memory:
         self.hub = Hub(clock=clock, queue_frames=1000, heartbeat_interval=5.0)
         self.schemas = Schemas()
         self.feed = Feed(
-            store=store, vault=VAULT, running=self.running, schemas=self.schemas, tokens=self.tokens, hub=self.hub
+            store=store,
+            vault=VAULT,
+            keys=HeldKeys(),
+            running=self.running,
+            schemas=self.schemas,
+            tokens=self.tokens,
+            hub=self.hub,
         )
 
     async def commit(self, base: int, content: bytes | None = b"{}", key: ConfigKey = ORDERS) -> Version:

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta, timezone
 from hashlib import sha256
 
 import pytest
+from vaults import new_vault
 
 from config_client.crypto import key_id
 from config_service.domain.errors import AccessDeniedError, StoreCorruptError, UnauthenticatedError
 from config_service.domain.records import KeyRotation, StoredKey, StoredToken
 from config_service.domain.scopes import ADMIN_SCOPES, Right, Scope
-from config_service.security.at_rest import Vault
 from config_service.security.tokens import (
     MintedKey,
     MintedToken,
@@ -26,7 +26,7 @@ from config_service.security.tokens import (
 )
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
-VAULT = Vault(bytes(range(32)))
+VAULT = new_vault()
 
 
 def stored(secret: str = "cst_test", key: bytes = b"k" * 32, *scopes: str, **changes: object) -> StoredToken:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,9 @@ from config_service.domain.keys import ConfigKey
 from config_service.domain.records import (
     Draft,
     KeyRotation,
+    Link,
     LogEntry,
+    NewSchema,
     NewToken,
     NewVersion,
     StoredKey,
@@ -26,7 +28,8 @@ from config_service.domain.records import (
     Version,
     VersionInfo,
 )
-from config_service.store.protocol import ConfigStore, KeyConflictError, VersionConflictError
+from config_service.domain.sealing import NewKeys, Resealed, SealedKind, SealedPlace, SealedValue
+from config_service.store.protocol import ConfigStore, KeyConflictError, SealingKeyError, VersionConflictError
 from config_service.store.sql import SqlStore
 from config_service.testing import StoreContract, new_version
 
@@ -60,19 +63,19 @@ class TestSqlite(SqliteContract):
 class LosesCommits(SqlStore):
     """Acknowledges every commit, and keeps the first one only."""
 
-    async def commit_version(self, change: NewVersion) -> Version:
+    async def commit_version(self, change: NewVersion, link: Link | None = None) -> Version:
         if change.base:
             return Version(change.key, change.version, change.version, change.kind, 7, change.timestamp, b"")
-        return await super().commit_version(change)
+        return await super().commit_version(change, link)
 
 
 class IgnoresTheBase(SqlStore):
     """Lets the last writer win."""
 
-    async def commit_version(self, change: NewVersion) -> Version:
+    async def commit_version(self, change: NewVersion, link: Link | None = None) -> Version:
         while True:
             try:
-                return await super().commit_version(change)
+                return await super().commit_version(change, link)
             except VersionConflictError as conflict:
                 change = replace(change, base=conflict.newest)
 
@@ -80,8 +83,8 @@ class IgnoresTheBase(SqlStore):
 class TrimsDocuments(SqlStore):
     """Takes an empty document for none."""
 
-    async def commit_version(self, change: NewVersion) -> Version:
-        return await super().commit_version(replace(change, document=change.document or None))
+    async def commit_version(self, change: NewVersion, link: Link | None = None) -> Version:
+        return await super().commit_version(replace(change, document=change.document or None), link)
 
 
 class HidesTombstones(SqlStore):
@@ -110,25 +113,29 @@ class ReordersTheLog(SqlStore):
 class RevokesAgain(SqlStore):
     """Takes every revocation for the first."""
 
-    async def revoke_token(self, token_id: int, revoked_by: int, at: datetime) -> LogEntry | None:
-        await super().revoke_token(token_id, revoked_by, at)
+    async def revoke_token(
+        self, token_id: int, revoked_by: int, at: datetime, link: Link | None = None
+    ) -> LogEntry | None:
+        await super().revoke_token(token_id, revoked_by, at, link)
         return (await self.log(0, 100))[-1]
 
 
 class ForgetsKeys(SqlStore):
     """Keeps the preferred key only."""
 
-    async def commit_token(self, token: NewToken) -> tuple[StoredToken, LogEntry]:
-        return await super().commit_token(replace(token, keys=token.keys[:1]))
+    async def commit_token(self, token: NewToken, link: Link | None = None) -> tuple[StoredToken, LogEntry]:
+        return await super().commit_token(replace(token, keys=token.keys[:1]), link)
 
 
 class LosesKeys(SqlStore):
     """Lets the last rotation win."""
 
-    async def rotate_token_keys(self, rotation: KeyRotation) -> tuple[StoredToken, LogEntry] | None:
+    async def rotate_token_keys(
+        self, rotation: KeyRotation, link: Link | None = None
+    ) -> tuple[StoredToken, LogEntry] | None:
         while True:
             try:
-                return await super().rotate_token_keys(rotation)
+                return await super().rotate_token_keys(rotation, link)
             except KeyConflictError:
                 held = await self.token(rotation.token_id)
                 rotation = replace(rotation, base=held.keys if held else ())
@@ -137,17 +144,21 @@ class LosesKeys(SqlStore):
 class NeverRetires(SqlStore):
     """Forgets when a key is to end."""
 
-    async def rotate_token_keys(self, rotation: KeyRotation) -> tuple[StoredToken, LogEntry] | None:
+    async def rotate_token_keys(
+        self, rotation: KeyRotation, link: Link | None = None
+    ) -> tuple[StoredToken, LogEntry] | None:
         return await super().rotate_token_keys(
-            replace(rotation, keys=tuple(StoredKey(key.sealed) for key in rotation.keys))
+            replace(rotation, keys=tuple(StoredKey(key.sealed) for key in rotation.keys)), link
         )
 
 
 class RevivesTokens(SqlStore):
     """Takes a rotation of any token for one of the first."""
 
-    async def rotate_token_keys(self, rotation: KeyRotation) -> tuple[StoredToken, LogEntry] | None:
-        return await super().rotate_token_keys(rotation) or ((await self.tokens())[0], (await self.log(0, 1))[0])
+    async def rotate_token_keys(
+        self, rotation: KeyRotation, link: Link | None = None
+    ) -> tuple[StoredToken, LogEntry] | None:
+        return await super().rotate_token_keys(rotation, link) or ((await self.tokens())[0], (await self.log(0, 1))[0])
 
 
 class HidesRotations(SqlStore):
@@ -183,9 +194,9 @@ class Overtakes(SqlStore):
         super().__init__(url)
         self._coming: list[NewVersion] = []
 
-    async def commit_version(self, change: NewVersion) -> Version:
+    async def commit_version(self, change: NewVersion, link: Link | None = None) -> Version:
         self._coming.append(change)
-        version = await super().commit_version(change)
+        version = await super().commit_version(change, link)
         self._coming.remove(change)
         return version
 
@@ -201,15 +212,15 @@ class Overtakes(SqlStore):
 class KeepsPublishedDrafts(SqlStore):
     """Publishes a draft and leaves it where it was."""
 
-    async def commit_version(self, change: NewVersion) -> Version:
-        return await super().commit_version(replace(change, draft=None))
+    async def commit_version(self, change: NewVersion, link: Link | None = None) -> Version:
+        return await super().commit_version(replace(change, draft=None), link)
 
 
 class IgnoresSchemas(SqlStore):
     """Does not look under which schema a version was validated."""
 
-    async def commit_version(self, change: NewVersion) -> Version:
-        return await super().commit_version(replace(change, schema=None))
+    async def commit_version(self, change: NewVersion, link: Link | None = None) -> Version:
+        return await super().commit_version(replace(change, schema=None), link)
 
 
 class OverwritesDrafts(SqlStore):
@@ -229,9 +240,73 @@ class ForgetsRemovals(SqlStore):
                 yield schema
 
 
+class ForgetsTheLink(SqlStore):
+    """Chains every change to nothing."""
+
+    async def commit_version(self, change: NewVersion, link: Link | None = None) -> Version:
+        return await super().commit_version(change, link and (lambda entry, _: link(entry, None)))
+
+
+class CommitsBeforeItLinks(SqlStore):
+    """Makes a change, whatever becomes of its entry in the audit."""
+
+    async def commit_schema(self, change: NewSchema, link: Link | None = None) -> StoredSchema:
+        made = await super().commit_schema(change)
+        if link is not None:
+            link((await self.log(made.revision - 1, 1))[0], None)
+        return made
+
+
+class SealsUnderAnyKey(SqlStore):
+    """Takes a draft whatever it is sealed under."""
+
+    async def replace_draft(self, key: ConfigKey, before: bytes | None, after: Draft | None) -> None:
+        try:
+            await super().replace_draft(key, before, after)
+        except SealingKeyError:
+            kept = await self.keys()
+            await self.commit_keys(NewKeys(kept, (), None, 7, datetime.now(timezone.utc)))
+            await super().replace_draft(key, before, after)
+            await self.commit_keys(NewKeys((), kept, None, 7, datetime.now(timezone.utc)))
+
+
+class ResealsBlindly(SqlStore):
+    """Puts a draft back that was edited meanwhile."""
+
+    async def reseal(self, changes: Sequence[Resealed]) -> int:
+        for change in changes:
+            key = change.place.key
+            draft = await self.draft(key) if key and change.place.kind is SealedKind.DRAFT else None
+            if key and draft:
+                await self.replace_draft(key, draft.document, replace(draft, document=change.after))
+        return await super().reseal(changes)
+
+
+class SkipsRetiredTokenKeys(SqlStore):
+    """Tells the newest key of a token only, so that an older one is never sealed anew."""
+
+    async def sealed_values(self, after: SealedPlace | None, limit: int) -> list[SealedValue]:
+        found = await super().sealed_values(after, limit)
+        first = {value.place: value for value in reversed(found)}
+        return [value for value in found if first[value.place] is value]
+
+
+class LosesRotations(SqlStore):
+    """Lets the last change of the keys win."""
+
+    async def commit_keys(self, change: NewKeys, link: Link | None = None) -> LogEntry | None:
+        return await super().commit_keys(replace(change, base=await self.keys()), link)
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
+        (ForgetsTheLink, "test_every_change_is_linked_to_the_one_before_it"),
+        (CommitsBeforeItLinks, "test_a_change_whose_link_fails_has_not_happened"),
+        (SealsUnderAnyKey, "test_nothing_new_is_sealed_under_a_key_that_is_not_active"),
+        (ResealsBlindly, "test_a_value_that_changed_meanwhile_is_not_overwritten"),
+        (SkipsRetiredTokenKeys, "test_every_sealed_value_is_told_once_in_order_whatever_the_page"),
+        (LosesRotations, "test_keys_change_only_on_those_that_there_are"),
         (KeepsPublishedDrafts, "test_publishing_a_draft_removes_it_with_the_same_commit"),
         (IgnoresSchemas, "test_a_publish_that_is_refused_keeps_the_draft"),
         (OverwritesDrafts, "test_a_draft_is_replaced_and_removed_by_who_has_seen_it"),
