@@ -47,6 +47,7 @@ CHANGES: Final[Responses] = {
     409: {"model": ErrorBody, "description": "Other writers were faster every time."},
     412: {"model": ErrorBody, "description": "The condition does not hold; the message names both versions."},
     413: {"model": ErrorBody, "description": "The body is over the limit."},
+    422: {"model": ErrorBody, "description": "The document does not fit its schema."},
     507: {"model": ErrorBody, "description": "The store has no space left."},
 }
 NEW_VERSION: Final[Responses] = {

@@ -71,6 +71,10 @@ _TEMPLATES: Final[Mapping[tuple[bool, bytes | None], str]] = {
     (True, b"watch"): f"{CONFIG_ROUTE}/watch",
 }
 """What a route is called in logs and metrics, by whether it names a config and what it wants of it."""
+ROUTES: Final = frozenset(
+    {(method, template) for template in _TEMPLATES.values() for method in ("GET", "HEAD")} | {("POST", WATCH_PATH)}
+)
+"""Every route here, by method and template."""
 _WATCH_ROUTE: Final = WATCH_PATH.encode()
 _METHODS: Final = "GET, HEAD"
 MAX_WATCH_BYTES: Final = 4 * 1024 * 1024

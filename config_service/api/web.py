@@ -17,8 +17,10 @@ from ..domain.errors import InvalidRequestError, ServiceError
 from ..operations import Operations
 from . import backups, drafts, exports, health, manage, schemas
 from .answers import Answer
+from .description import complete
 from .errors import error_answer, internal_error, method_not_allowed, not_found, plain_error
 from .exchange import note_error
+from .service_description import Described
 
 _ROUTERS: Final = (manage.router, drafts.router, schemas.router, backups.router, exports.router, health.router)
 
@@ -48,6 +50,14 @@ def build_web(operations: Operations, is_ready: Callable[[], bool]) -> FastAPI:
     web.state.is_ready = is_ready
     for router in _ROUTERS:
         web.include_router(router)
+    described = web.openapi
+
+    def describe() -> Described:
+        if web.openapi_schema is None:
+            web.openapi_schema = complete(described(), manage.OPENAPI_PATH)
+        return web.openapi_schema
+
+    web.openapi = describe  # type: ignore[method-assign]
     return web
 
 
