@@ -13,24 +13,41 @@ from typing import Annotated, Final, ParamSpec
 import typer
 
 from ..domain.keys import ConfigKey
+from . import defaults
+from .completion import complete_environment, complete_label, complete_name
 from .exits import reporting
 
 P = ParamSpec("P")
 
-DEFAULT_URL: Final = "http://127.0.0.1:8080"
+DEFAULT_URL: Final = defaults.DEFAULT_URL
 
 _DURATION: Final = re.compile(r"(0|[1-9][0-9]{0,8})([smhdw])\Z")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the config.", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the config.", show_default=False, autocompletion=complete_name)
+]
 Environment = Annotated[
     str | None,
     typer.Option(
-        "--environment", "-e", metavar="ENVIRONMENT", help="Environment. (default: the token's own)", show_default=False
+        "--environment",
+        "-e",
+        metavar="ENVIRONMENT",
+        help="Environment. (default: the token's own)",
+        show_default=False,
+        autocompletion=complete_environment,
     ),
 ]
 Label = Annotated[
-    str | None, typer.Option("--label", "-l", metavar="LABEL", help="Label. (default: main)", show_default=False)
+    str | None,
+    typer.Option(
+        "--label",
+        "-l",
+        metavar="LABEL",
+        help="Label. (default: main)",
+        show_default=False,
+        autocompletion=complete_label,
+    ),
 ]
 IfMatch = Annotated[
     int | None,
@@ -47,6 +64,7 @@ Token = Annotated[
         show_default=False,
     ),
 ]
+Diff = Annotated[bool, typer.Option("--diff", help="Show what the draft changes of what is running, values included.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
 
 

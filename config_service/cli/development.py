@@ -28,7 +28,7 @@ from ..server import run
 from ..settings import Settings
 from ..token_operations import SYSTEM
 from .exits import CommandError, ExitCode
-from .output import print_line, print_note
+from .output import print_json, print_line, print_note
 from .starting import start_failures
 from .tokens import client_variables, export_lines
 
@@ -45,7 +45,7 @@ class _Minted:
     client: MintedToken
 
 
-def develop(directory: Path | None, port: int) -> None:
+def develop(directory: Path | None, port: int, *, as_json: bool = False) -> None:
     """Serve ``directory``, or a temporary one, until a signal; print the variables once connections are accepted.
 
     Raises CommandError.
@@ -58,7 +58,7 @@ def develop(directory: Path | None, port: int) -> None:
             minted.append(await _mint(operations))
 
         def announce(url: str) -> None:
-            _print_variables(url, minted[0])
+            _print_variables(url, minted[0], as_json=as_json)
 
         with start_failures():
             store_url = f"sqlite:///{data.resolve() / STORE_FILE}"
@@ -120,12 +120,18 @@ async def _mint(operations: Operations) -> _Minted:
     return minted
 
 
-def _print_variables(url: str, minted: _Minted) -> None:
-    for line in export_lines(client_variables(url, minted.client.secret, minted.client.key.hex())):
+def _print_variables(url: str, minted: _Minted, *, as_json: bool) -> None:
+    client = client_variables(url, minted.client.secret, minted.client.key.hex())
+    operator = {"CONFIG_SERVER_URL": url, "CONFIG_SERVER_TOKEN": minted.operator.secret}
+    if as_json:
+        # Flushed: whoever started this reads it while it runs.
+        print_json({"url": url, "client": client, "operator": operator}, flush=True)
+        return
+    for line in export_lines(client):
         print_line(line)
     print_note(f"Listening on {url}")
     print_note("The lines on stdout are for a client. For an operator, in another shell:")
-    for line in export_lines({"CONFIG_SERVER_URL": url, "CONFIG_SERVER_TOKEN": minted.operator.secret}):
+    for line in export_lines(operator):
         print_note(line)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from .arguments import (
     DEFAULT_URL,
     AsJson,
+    Diff,
     Environment,
     IfMatch,
     Label,
@@ -25,6 +27,8 @@ from .documents import confirm, print_change, print_document, read_file
 from .exits import CommandError, ExitCode
 from .manage import ManageApi
 from .output import print_fields, print_json, print_line, print_table
+from .sides import document_of, print_draft_difference
+from .unified import print_unified
 from .wire import (
     DIFFERENCE_COLUMNS,
     DRAFT_COLUMNS,
@@ -60,17 +64,24 @@ def show(
     environment: Environment = None,
     label: Label = None,
     document: Annotated[bool, typer.Option("--document", help="Print the document itself, in plaintext.")] = False,
+    difference: Diff = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
     as_json: AsJson = False,
 ) -> None:
     """Show the draft: the version it was made on, time and author; with --document what it says."""
-    if document and as_json:
-        raise CommandError("--document prints the draft, --json what is known of it: choose one", ExitCode.USAGE)
+    if document + difference + as_json > 1:
+        raise CommandError(
+            "--document prints the draft, --diff what it changes, --json what is known of it: choose one",
+            ExitCode.USAGE,
+        )
     query = key_query(name, environment, label)
     with ManageApi(url, token) as service:
         if document:
             print_document(service.fetch("GET", config_route(name, "draft/document"), query=query))
+            return
+        if difference:
+            print_draft_difference(service, name, query)
             return
         row = service.call("GET", config_route(name, "draft"), query=query)
     if as_json:
@@ -94,6 +105,7 @@ def set_draft(
             show_default=False,
         ),
     ] = None,
+    difference: Diff = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
     as_json: AsJson = False,
@@ -103,7 +115,9 @@ def set_draft(
     document = read_file(file)
     with ManageApi(url, token) as service:
         row = service.call("PUT", config_route(name, "draft"), query=query, body=document)
-    _print_draft(row, as_json)
+        _print_draft(row, as_json)
+        if difference and not as_json:
+            print_draft_difference(service, name, query)
 
 
 def patch(
@@ -117,6 +131,7 @@ def patch(
     ],
     environment: Environment = None,
     label: Label = None,
+    difference: Diff = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
     as_json: AsJson = False,
@@ -128,7 +143,9 @@ def patch(
     headers = {"Content-Type": f"application/{kind}+json"}
     with ManageApi(url, token) as service:
         row = service.call("PATCH", config_route(name, "draft"), query=query, headers=headers, body=changes)
-    _print_draft(row, as_json)
+        _print_draft(row, as_json)
+        if difference and not as_json:
+            print_draft_difference(service, name, query)
 
 
 def discard(
@@ -193,6 +210,7 @@ def publish(
     environment: Environment = None,
     label: Label = None,
     if_match: IfMatch = None,
+    difference: Diff = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
     as_json: AsJson = False,
@@ -202,6 +220,10 @@ def publish(
     if if_match is not None and (len(wanted) > 1 or wanted[0][1] is not None):
         raise CommandError("--if-match is about one draft; write NAME=N for each of several", ExitCode.USAGE)
     queries = [key_query(name, environment, label) for name, _ in wanted]
+    if difference and not as_json:
+        with ManageApi(url, token) as service:
+            for (name, _), query in zip(wanted, queries, strict=True):
+                print_draft_difference(service, name, query)
     if len(wanted) == 1:
         name, version = wanted[0]
         headers = precondition(if_match if version is None else version)
@@ -236,6 +258,7 @@ def revert(
     version: Annotated[
         int | None, typer.Option("--version", min=1, metavar="N", help="An older version instead of the running one.")
     ] = None,
+    difference: Diff = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
     as_json: AsJson = False,
@@ -245,13 +268,24 @@ def revert(
     body = json.dumps({"version": version}).encode()
     with ManageApi(url, token) as service:
         row = service.call("POST", config_route(name, "draft/revert"), query=query, body=body)
-    _print_draft(row, as_json)
+        _print_draft(row, as_json)
+        if difference and not as_json:
+            print_draft_difference(service, name, query)
 
 
 def diff(
     name: Name,
     old: Annotated[str, typer.Option("--from", metavar="SIDE", help=f"One of {_SIDES}.")] = "running",
     new: Annotated[str, typer.Option("--to", metavar="SIDE", help="The same.")] = "staged",
+    unified: Annotated[
+        bool | None,
+        typer.Option(
+            "--unified/--list",
+            help="Show lines of both documents, coloured on a terminal, or list the places that differ. "
+            "(default: lines on a terminal, a list elsewhere)",
+            show_default=False,
+        ),
+    ] = None,
     environment: Environment = None,
     label: Label = None,
     url: Url = DEFAULT_URL,
@@ -259,12 +293,17 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show what leads from one document of a config to another, values included."""
-    query = key_query(name, environment, label) | {"from": old, "to": new}
+    place = key_query(name, environment, label)
     with ManageApi(url, token) as service:
-        answer = service.call("GET", config_route(name, "diff"), query=query)
-    if as_json:
-        print_json(answer)
-        return
+        # Asked first in any case: it is what refuses a side that is none.
+        answer = service.call("GET", config_route(name, "diff"), query=place | {"from": old, "to": new})
+        if as_json:
+            print_json(answer)
+            return
+        if unified or (unified is None and sys.stdout.isatty()):
+            documents = [document_of(service, name, place, side) for side in (old, new)]
+            print_unified(documents[0], documents[1], old, new)
+            return
     print_table(DIFFERENCE_COLUMNS, [difference_row(row) for row in rows_of(answer, "differences")])
 
 

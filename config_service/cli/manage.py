@@ -11,28 +11,42 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Final
-
-import httpx
+from typing import TYPE_CHECKING, Final
 
 from config_client.protocol import TOKEN_HEADER
 
 from .exits import CommandError, ExitCode, code_of_status
 
-_TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
+if TYPE_CHECKING:
+    import httpx  # where it is used: the help of a command, and most completions, need no HTTP
+
+_PATIENCE: Final = 30.0
+_CONNECTING: Final = 5.0
+_HINTS: Final[Mapping[int, str]] = {
+    401: "CONFIG_SERVER_TOKEN (or --token) must be a token of this service that has not expired or been revoked; when "
+    "all admin tokens are lost, `config-service init --recover` makes one where the store is",
+    403: "use a token with that right; an admin makes one by `config-service token create NAME --scope "
+    "CONFIGS@ENVIRONMENTS:RIGHTS`",
+}
+"""What to do about a refusal that the service cannot know the remedy of, by status."""
 
 
 class ManageApi:
     """A connection to a service as an operator. Use it in a ``with`` block."""
 
-    def __init__(self, url: str, token: str) -> None:
-        """Check ``url`` and ``token``; connect on the first request. Raises CommandError."""
+    def __init__(self, url: str, token: str, *, patience: float = _PATIENCE) -> None:
+        """Check ``url`` and ``token``; connect on the first request.
+
+        ``patience``: seconds that every step of a request may take. Raises CommandError.
+        """
+        import httpx  # noqa: PLC0415 - see above
+
         self._url = _checked_url(url)
         # A request to this very machine must not reach a proxy: it could not connect back, and would see the token.
         self._http = httpx.Client(
             base_url=self._url,
             headers={TOKEN_HEADER: _checked_token(token), "Accept": "application/json"},
-            timeout=_TIMEOUT,
+            timeout=httpx.Timeout(patience, connect=min(patience, _CONNECTING)),
             follow_redirects=False,
             trust_env=not _is_loopback(self._url.host),
         )
@@ -70,6 +84,8 @@ class ManageApi:
         body: bytes | None = None,
     ) -> bytes:
         """Send a request and return the body of the answer. Query values of None are left out. Raises CommandError."""
+        import httpx  # noqa: PLC0415
+
         params = {name: value for name, value in (query or {}).items() if value is not None}
         sent = {"Content-Type": "application/json"} if body is not None else {}
         try:
@@ -82,7 +98,11 @@ class ManageApi:
             if answer.is_success:
                 return answer.content
             raise _refusal(self._url, answer.status_code, answer.content)
-        raise CommandError(f"no answer from {self._url} ({failure}); is the service running?", ExitCode.UNAVAILABLE)
+        raise CommandError(
+            f"no answer from {self._url} ({failure}); is the service running, and is this its address? "
+            "CONFIG_SERVER_URL (or --url) sets it",
+            ExitCode.UNAVAILABLE,
+        )
 
     @contextmanager
     def stream(self, path: str, *, query: Mapping[str, str | None] | None = None) -> Iterator[Iterator[bytes]]:
@@ -90,6 +110,8 @@ class ManageApi:
 
         Raises it as well when the answer is cut; what it is that came before, its own last line has to tell.
         """
+        import httpx  # noqa: PLC0415
+
         params = {name: value for name, value in (query or {}).items() if value is not None}
         try:
             with self._http.stream("GET", path.lstrip("/"), params=params) as answer:
@@ -108,7 +130,8 @@ def _refusal(url: httpx.URL, status: int, body: bytes) -> CommandError:
     error = (_parsed(body) or {}).get("error")
     message = error.get("message") if isinstance(error, dict) else None
     if isinstance(message, str):
-        return CommandError(message, code_of_status(status))
+        hint = _HINTS.get(status)
+        return CommandError(f"{message}; {hint}" if hint else message, code_of_status(status))
     # Whatever answered is not the service but a proxy or a stranger; its 404 says nothing about a config.
     return _not_the_service(url, f"status {status} without a message")
 
@@ -128,6 +151,8 @@ def _parsed(body: bytes) -> dict[str, object] | None:
 
 
 def _checked_url(text: str) -> httpx.URL:
+    import httpx  # noqa: PLC0415
+
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:

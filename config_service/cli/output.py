@@ -16,9 +16,9 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def print_json(answer: object) -> None:
+def print_json(answer: object, *, flush: bool = False) -> None:
     """Print the service's answer as indented JSON."""
-    print(json.dumps(answer, indent=2))
+    print(json.dumps(answer, indent=2), flush=flush)
 
 
 def print_line(text: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from . import backups, configs, drafts, exports, schemas, service, tokens
+from .examples import add_examples
 
 program = typer.Typer(
     help="An encrypted configuration service: run it, publish to it, hand out tokens.",
@@ -49,3 +50,4 @@ schemas.add_commands(program)
 tokens.add_commands(program)
 exports.add_commands(program)
 backups.add_commands(program)
+add_examples(program)

@@ -12,11 +12,14 @@ from typing import Annotated
 import typer
 
 from .arguments import command
+from .output import print_json
 
 StoreUrl = Annotated[
     str | None,
     typer.Option("--store-url", help="Where the store is. (default: CONFIG_SERVER_STORE_URL)", show_default=False),
 ]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 
 
 def add_commands(program: typer.Typer) -> None:
@@ -27,9 +30,13 @@ def add_commands(program: typer.Typer) -> None:
     command(program, "dev")(dev)
 
 
-def keygen() -> None:
+def keygen(as_json: AsJson = False) -> None:
     """Print a new master key, for CONFIG_SERVER_MASTER_KEY. Keep it safe: without it a store cannot be read."""
-    print(secrets.token_hex(32))
+    key = secrets.token_hex(32)
+    if as_json:
+        print_json({"key": key})
+    else:
+        print(key)
 
 
 def init(
@@ -37,11 +44,12 @@ def init(
     recover: Annotated[
         bool, typer.Option("--recover", help="Add an admin token to a store that has tokens, all of them lost.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Create the store and print its first admin token, once. Needs CONFIG_SERVER_MASTER_KEY."""
     from .starting import init_store  # noqa: PLC0415 - see above
 
-    init_store(store_url, recover=recover)
+    init_store(store_url, recover=recover, as_json=as_json)
 
 
 def serve(
@@ -68,8 +76,9 @@ def dev(
         typer.Option(help="Directory that keeps the store and its key. (default: a temporary one)", show_default=False),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Run everything for development on loopback, and print the variables that a client and an operator need."""
     from .development import develop  # noqa: PLC0415
 
-    develop(data, port)
+    develop(data, port, as_json=as_json)

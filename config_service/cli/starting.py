@@ -17,7 +17,7 @@ from ..operations import Operations
 from ..server import run
 from ..settings import Settings
 from .exits import CommandError, ExitCode
-from .output import print_line, print_note
+from .output import print_json, print_line, print_note
 
 ADMIN_NAME: Final = "admin"
 
@@ -34,14 +34,17 @@ def start_failures() -> Iterator[None]:
     raise failure
 
 
-def init_store(store_url: str | None, *, recover: bool) -> None:
+def init_store(store_url: str | None, *, recover: bool, as_json: bool = False) -> None:
     """Create the store and print its first admin token; with ``recover`` add one to a store that has tokens.
 
     Raises CommandError.
     """
     with start_failures():
         secret = asyncio.run(_mint_admin(_settings(store_url=store_url), recover))
-    print_line(secret)
+    if as_json:
+        print_json({"token": secret})
+    else:
+        print_line(secret)
     print_note("This admin token is shown this once: keep it, and give it to `config-service` as CONFIG_SERVER_TOKEN.")
 
 

@@ -40,8 +40,9 @@ def options() -> set[str]:
     while pending:
         command = pending.pop()
         pending += getattr(command, "commands", {}).values()
-        found |= {text for parameter in command.params for text in parameter.opts if text.startswith("--")}
-    return found - {"--help", "--show-completion"}
+        for parameter in command.params:
+            found |= {text for text in (*parameter.opts, *parameter.secondary_opts) if text.startswith("--")}
+    return found - {"--help"}
 
 
 def test_the_commands_are_these() -> None:

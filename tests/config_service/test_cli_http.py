@@ -564,11 +564,17 @@ def test_token_revoke_names_the_id(service: Script) -> None:
 def test_a_refusal_is_the_services_sentence_and_an_exit_code_by_kind(
     service: Script, status: int, code: ExitCode
 ) -> None:
-    """The service's message goes to stderr as it is, stdout stays empty, the code tells the kind."""
+    """The service's message goes to stderr as it is, stdout stays empty, the code tells the kind.
+
+    Whose token is refused is told what to do about it: the service cannot know how its command is called.
+    """
     service.refuse(status, "orders: version 4 is running, not 3")
     result = run(service, "publish", "orders", "-", stdin=b"{}")
     assert result.exit_code == code
-    assert result.stderr == "error: orders: version 4 is running, not 3\n"
+    hint = {401: "CONFIG_SERVER_TOKEN", 403: "config-service token create"}.get(status)
+    told, _, remedy = result.stderr.removesuffix("\n").partition("; ")
+    assert told == "error: orders: version 4 is running, not 3"
+    assert (hint in remedy) if hint else not remedy
     assert result.stdout == ""
 
 
@@ -614,7 +620,8 @@ def test_an_unreachable_service_ends_with_7() -> None:
         result = run(Script(url=f"http://127.0.0.1:{unused.getsockname()[1]}"), "list")
     assert result.exit_code == ExitCode.UNAVAILABLE
     assert "no answer from http://127.0.0.1:" in result.stderr
-    assert "is the service running?" in result.stderr
+    assert "is the service running" in result.stderr
+    assert "CONFIG_SERVER_URL" in result.stderr
 
 
 @pytest.mark.parametrize(

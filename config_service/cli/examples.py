@@ -1,0 +1,60 @@
+"""An example or two for every command, shown at the end of its ``--help``. A test parses each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import typer
+
+EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "keygen": ("export CONFIG_SERVER_MASTER_KEY=$(config-service keygen)",),
+    "init": ("config-service init", "config-service init --store-url sqlite:////var/lib/config/config.db"),
+    "serve": ("config-service serve", "config-service serve --host 0.0.0.0 --port 8080"),
+    "dev": ("config-service dev --data ./dev-store",),
+    "publish": ("config-service publish orders orders.json -e prod --if-match 3", "config-service publish orders -"),
+    "show": ("config-service show orders -e prod", "config-service show orders --format yaml --version 2"),
+    "list": ("config-service list --json",),
+    "history": ("config-service history orders -e prod",),
+    "rollback": ("config-service rollback orders 2 -e prod",),
+    "delete": ("config-service delete orders -e staging --yes",),
+    "diff": ("config-service diff orders", "config-service diff orders --from 2 --to running@prod"),
+    "draft show": ("config-service draft show orders", "config-service draft show orders --document"),
+    "draft set": ("config-service draft set orders orders.json --diff",),
+    "draft patch": ("config-service draft patch orders change.json --diff",),
+    "draft discard": ("config-service draft discard orders --yes",),
+    "draft validate": ("config-service draft validate orders",),
+    "draft publish": ("config-service draft publish orders --if-match 3",),
+    "draft revert": ("config-service draft revert orders --version 2",),
+    "schema show": ("config-service schema show orders --document",),
+    "schema set": ("config-service schema set orders orders.schema.json",),
+    "schema remove": ("config-service schema remove orders --yes",),
+    "schema history": ("config-service schema history orders",),
+    "token create": (
+        "config-service token create orders -e prod --export",
+        "config-service token create ci --scope 'orders-*@staging:read,write' --expires-in 90d",
+    ),
+    "token list": ("config-service token list",),
+    "token rotate-key": ("config-service token rotate-key 7 --overlap 24h",),
+    "token revoke": ("config-service token revoke 7",),
+    "export-store": (
+        "config-service export-store store.export --sealed --key-file export.key",
+        "config-service export-store - --plain | jq .",
+    ),
+    "import": ("config-service import store.export --key-file export.key --dry-run",),
+    "backup": ("config-service backup store.backup",),
+    "restore": ("config-service restore store.backup --store-url sqlite:///new.db",),
+}
+"""By command, as it is typed."""
+
+
+def add_examples(program: typer.Typer, path: str = "") -> None:
+    """Show the examples of every command of ``program``, and of the groups below it, at the end of its help."""
+    for command in program.registered_commands:
+        shown = EXAMPLES.get(f"{path}{command.name}", ())
+        # Paragraphs, because within one lines are joined; brackets would be markup.
+        lines = [f"[dim]$[/dim] {line.replace('[', chr(92) + '[')}" for line in shown]
+        command.epilog = "\n\n".join(["[bold]Examples[/bold]", *lines]) if shown else None
+    for group in program.registered_groups:
+        if group.typer_instance is not None:
+            add_examples(group.typer_instance, f"{path}{group.name} ")
