@@ -13,22 +13,25 @@ from urllib.parse import unquote_to_bytes
 
 from config_client.protocol import (
     BOUND_MEDIA_TYPE,
+    CHANGED_BY_HEADER,
     CONFIGS_PATH,
     DEFAULT_LABEL,
     ENVIRONMENT_HEADER,
     EPOCH_HEADER,
     EVENT_STREAM_MEDIA_TYPE,
     HEARTBEAT_HEADER,
+    LABEL_HEADER,
     REPLAY_HEADER,
     REVISION_HEADER,
     SEALED_MEDIA_TYPE,
     SERVICE_PATH,
+    TIMESTAMP_HEADER,
+    VERSION_HEADER,
     WATCH_PATH,
-    Metadata,
     Position,
     dump_config_list,
     etag,
-    metadata_headers,
+    format_timestamp,
 )
 from config_client.types import Format
 
@@ -93,6 +96,19 @@ _STREAM_HEADERS: Final[Headers] = [
     # Buffering proxies would hold events back until a buffer is full.
     (b"x-accel-buffering", b"no"),
 ]
+_METADATA_NAMES: Final = tuple(
+    name.lower().encode()
+    for name in (
+        VERSION_HEADER,
+        REVISION_HEADER,
+        EPOCH_HEADER,
+        ENVIRONMENT_HEADER,
+        LABEL_HEADER,
+        CHANGED_BY_HEADER,
+        TIMESTAMP_HEADER,
+        "ETag",
+    )
+)
 _REMEMBERED: Final = 4096
 """Payloads whose headers are kept encoded."""
 
@@ -159,7 +175,9 @@ class ServiceApi:
         note_route(scope, CONFIG_ROUTE)
         token = self._operations.recognise(secret_of(headers))
         note_token(scope, token.id)
-        document = self._operations.read_running(token, key_of(_name(route["name"]), query, token))
+        # A key that is not valid has no config, so it need not be checked to find one.
+        environment, label = query.get("environment", token.default_environment), query.get("label", DEFAULT_LABEL)
+        document = self._operations.read_running(token, ConfigKey(_name(route["name"]), environment, label))
         answer = self._sealed_answer(token, document, headers)
         self._operations.count(token)
         return answer
@@ -240,24 +258,32 @@ class ServiceApi:
         if told is None:
             position = Position(self._operations.position.epoch, document.revision)
             tag = etag(position, key_id, encoding)
-            metadata = Metadata(
-                version=document.version,
-                position=position,
-                environment=document.key.environment,
-                label=document.key.label,
-                changed_by=document.changed_by,
-                timestamp=document.timestamp,
-                etag=tag,
-            )
-            lines = [(name.lower().encode(), value.encode()) for name, value in metadata_headers(metadata).items()]
-            told = _Described(tag, [*lines, NO_STORE, _VARY])
+            told = _Described(tag, [*describe(document, position, tag), NO_STORE, _VARY])
             if len(self._described) >= _REMEMBERED:
                 self._described.clear()
             self._described[wanted] = told
         return told
 
 
+def describe(document: Document, position: Position, tag: str) -> Headers:
+    """Return the lines of ``metadata_headers``, made without a detour: many configs are described once each."""
+    key = document.key
+    values = (
+        b"%d" % document.version,
+        b"%d" % position.revision,
+        position.epoch.encode(),
+        key.environment.encode(),
+        key.label.encode(),
+        b"%d" % document.changed_by,
+        format_timestamp(document.timestamp).encode(),
+        tag.encode(),
+    )
+    return list(zip(_METADATA_NAMES, values, strict=True))
+
+
 def _name(segment: bytes) -> str:
+    if b"%" not in segment:
+        return segment.decode("ascii", "replace")
     # What is not UTF-8 becomes a character that no name has, and is refused with the names' rule.
     return unquote_to_bytes(segment).decode("utf-8", "replace")
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from config_client.crypto import Binding, Keyring, decrypt
-from config_client.protocol import parse_config_list, parse_metadata
+from config_client.protocol import Metadata, Position, metadata_headers, parse_config_list, parse_metadata
 from config_service.api.security_headers import SECURITY_HEADERS
+from config_service.api.service import describe
+from config_service.domain.documents import Document
 from config_service.domain.errors import StoreError, StoreFullError
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import ChangeKind, NewVersion
@@ -510,3 +512,29 @@ async def test_a_state_first_watch_ahead_of_the_service_is_told_to_come_back(
     answer = await service.raw(STATES.encode(), method="POST", headers=headers, body=(message,))
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     assert answer.json()["error"]["code"] == "unavailable"
+
+
+async def test_a_payload_is_described_as_the_protocol_describes_it() -> None:
+    """The lines that are made without a detour are those of the module that clients read them with, in its order."""
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=timezone.utc)
+    document = Document(
+        key=ConfigKey("orders", "prod", "release/1"),
+        version=7,
+        revision=12,
+        kind=ChangeKind.PUBLISHED,
+        changed_by=3,
+        timestamp=moment,
+        content=b"{}",
+    )
+    position = Position("0" * 24, 12)
+    metadata = Metadata(
+        version=7,
+        position=position,
+        environment="prod",
+        label="release/1",
+        changed_by=3,
+        timestamp=moment,
+        etag='"tag"',
+    )
+    expected = [(name.lower().encode(), value.encode()) for name, value in metadata_headers(metadata).items()]
+    assert describe(document, position, '"tag"') == expected
