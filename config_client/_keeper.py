@@ -154,6 +154,7 @@ class Keeper(Generic[T]):
         self.failure = error or self.failure
         reason = "closed" if error is None or isinstance(error, ClosedError) else "ended by an error"
         self._become(Status(State.STOPPED, _now(), reason, error))
+        self.snapshot._wake()
 
     def renew(self, news: News) -> None:
         """Go on in a forked child, where no other thread lives on and no stream is open yet. Tells nobody."""

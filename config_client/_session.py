@@ -169,6 +169,10 @@ class Session(ABC):
             return self._restored_after(outcome, keeper, cached)
         return self._restored(outcome, keeper, cached)
 
+    def would_wait_for_itself(self) -> bool:
+        """Tell whether the caller must not block: the watch could not go on meanwhile."""
+        return False
+
     @abstractmethod
     def _go_on(self) -> None:
         """Let the stream take note of a change in the set of configs, starting it if need be."""

@@ -73,6 +73,14 @@ class TaskSession(Session):
         """Tell whether the caller is a watching task: a callback, which would wait for itself."""
         return asyncio.current_task() in self._tasks
 
+    def would_wait_for_itself(self) -> bool:
+        """Tell whether the caller is on the event loop of the watching tasks."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        return any(task.get_loop() is loop for task in tuple(self._tasks))
+
     def _go_on(self) -> None:
         if self._driver is not None:
             self._driver.wake(at_once=not self._keepers)

@@ -47,6 +47,10 @@ class ThreadSession(Session):
         current = threading.current_thread()
         return current is self._thread or any(current is one.thread for one in tuple(self._delegates.values()))
 
+    def would_wait_for_itself(self) -> bool:
+        """Tell whether the caller is the watching thread."""
+        return self.is_own_thread()
+
     def _go_on(self) -> None:
         with self._lock:
             if self._driver is not None:

@@ -9,14 +9,21 @@ sees half a change. Writers take turns on a lock, which is held for the swap and
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from threading import Event, Lock, get_ident
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ._bell import Bell
+
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from ._paths import ChangedPaths
 
 __all__ = ["Change", "Snapshot"]
@@ -89,13 +96,14 @@ class _Listener(Generic[T]):
 
 
 class _Waiter:
-    """One thread in ``wait_for``."""
+    """One thread in ``wait_for``, or one task in ``until``. ``wake`` is called from any thread, and more than once."""
 
-    __slots__ = ("stored", "version")
+    __slots__ = ("satisfied", "version", "wake")
 
-    def __init__(self, version: int | None) -> None:
+    def __init__(self, version: int | None, wake: Callable[[], object]) -> None:
         self.version = version
-        self.stored = Event()
+        self.wake = wake
+        self.satisfied = False
 
 
 class Snapshot(Generic[T]):
@@ -150,7 +158,8 @@ class Snapshot(Generic[T]):
             self._state = _State(value, version, moment)
             for waiter in self._waiters:
                 if _satisfies(version, waiter.version):
-                    waiter.stored.set()
+                    waiter.satisfied = True
+                    waiter.wake()
             if self._listeners:
                 change = Change(old.value, value, version, old.version)
                 self._pending = deque() if self._pending is None else self._pending
@@ -167,19 +176,58 @@ class Snapshot(Generic[T]):
         that satisfies counts even if a lower version replaces it before this thread runs again. A value whose version
         is unknown satisfies only None. Callbacks may still be running when this returns.
         """
+        return self._wait(version, timeout, _never)
+
+    async def until(self, version: int | None = None, timeout: float | None = None) -> bool:
+        """Return what ``wait_for`` does, without blocking the event loop of asyncio that this is awaited on."""
+        return await self._until(version, timeout, _never)
+
+    def _wait(self, version: int | None, timeout: float | None, is_over: Callable[[], bool]) -> bool:
+        """Wait as ``wait_for`` does, and no longer when ``is_over``, which ``_wake`` makes known."""
+        bell = Bell()
+        waiter = self._enlisted(version, bell.set)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        try:
+            while not waiter.satisfied and not is_over() and (remaining := deadline - time.monotonic()) > 0:
+                bell.wait(remaining)
+        finally:
+            self._dismiss(waiter)
+        return waiter.satisfied
+
+    async def _until(self, version: int | None, timeout: float | None, is_over: Callable[[], bool]) -> bool:
+        import asyncio  # noqa: PLC0415 - imported by those who use it, who have it
+
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+        waiter = self._enlisted(version, lambda: _call_soon(loop, woken.set))
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            while not waiter.satisfied and not is_over():
+                await asyncio.wait_for(woken.wait(), None if deadline is None else deadline - time.monotonic())
+                woken.clear()
+        except asyncio.TimeoutError:
+            pass
+        finally:
+            self._dismiss(waiter)
+        return waiter.satisfied
+
+    def _enlisted(self, version: int | None, wake: Callable[[], object]) -> _Waiter:
+        waiter = _Waiter(version, wake)
         with self._lock:
             state = self._state
-            if state.updated_at is not None and _satisfies(state.version, version):
-                return True
-            waiter = _Waiter(version)
-            self._waiters.append(waiter)
-        try:
-            waiter.stored.wait(timeout)
-        finally:
-            with self._lock:
-                # Not there in a child that a handler of a signal forked during the wait.
-                self._waiters = [each for each in self._waiters if each is not waiter]
-        return waiter.stored.is_set()
+            waiter.satisfied = state.updated_at is not None and _satisfies(state.version, version)
+            if not waiter.satisfied:
+                self._waiters.append(waiter)
+        return waiter
+
+    def _dismiss(self, waiter: _Waiter) -> None:
+        with self._lock:
+            # Not there in a child that a handler of a signal forked during the wait.
+            self._waiters = [each for each in self._waiters if each is not waiter]
+
+    def _wake(self) -> None:
+        """Let everybody who waits look whether it is over. Takes no lock: a handler of a signal may come by here."""
+        for waiter in tuple(self._waiters):
+            waiter.wake()
 
     def on_change(self, callback: Callable[[Change[T]], object]) -> Callable[[], None]:
         """Call ``callback`` with a Change for every later store; return the function that ends this.
@@ -249,6 +297,16 @@ def _call(callback: Callable[[Change[T]], object], change: Change[T]) -> None:
     except Exception as error:
         # By type only: its text and its traceback may hold the configuration.
         _log.error("a change callback raised %s; the new value is in place", type(error).__name__)
+
+
+def _never() -> bool:
+    return False
+
+
+def _call_soon(loop: AbstractEventLoop, act: Callable[[], object]) -> None:
+    # A loop that is closed has nobody left who waits.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(act)
 
 
 def _satisfies(stored: int | None, wanted: int | None) -> bool:

@@ -75,8 +75,21 @@ class Subscription(Generic[T]):
         return self._keeper.snapshot.on_change(callback)
 
     def wait_for(self, version: int | None = None, timeout: float | None = None) -> bool:
-        """Block until a value of at least ``version`` is in place; tell whether it came within ``timeout`` seconds."""
-        return self._keeper.snapshot.wait_for(version, timeout)
+        """Block until a value of at least ``version`` is in place; tell whether it came within ``timeout`` seconds.
+
+        Returns False as soon as the subscription is closed or has ended: none will come then. Raises ConfigClientError
+        where it would wait for itself: in a callback, and on the event loop of an AsyncConfigClient; see ``until``.
+        """
+        if timeout != 0 and self._session.would_wait_for_itself() and not self.snapshot.wait_for(version, 0):
+            raise ConfigClientError(
+                "wait_for() here would wait for the thread that it is called on: use until() on an event loop, and "
+                "another thread for what a callback begins"
+            )
+        return self.snapshot._wait(version, timeout, lambda: self._keeper.stopped)
+
+    async def until(self, version: int | None = None, timeout: float | None = None) -> bool:
+        """Return what ``wait_for`` does, without blocking the event loop of asyncio that this is awaited on."""
+        return await self.snapshot._until(version, timeout, lambda: self._keeper.stopped)
 
     def close(self) -> None:
         """End this subscription; the value stays as it is. Idempotent."""
