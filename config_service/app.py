@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 
+from .activation import Activator
 from .api import health
 from .api.answers import Answer, Receive, Scope, Send, send_answer
 from .api.errors import error_answer
@@ -101,6 +102,8 @@ class Application:
         self._reaching = Reaching(self._feed)
         auditor = Auditor(vault=vault, registry=registry, epoch=lambda: self._feed.position.epoch)
         self._commits = Commits(store, self._feed, auditor, self._keys)
+        self.activator = Activator(schedules=running.schedules, commits=self._commits, feed=self._feed, clock=clock)
+        """Makes versions run when their moment has come."""
         self.operations = Operations(
             store=store,
             vault=vault,
@@ -130,6 +133,7 @@ class Application:
         limits = RequestLimits(settings.max_target_bytes, settings.max_header_bytes, settings.max_headers)
         self._guard = Guard(self._dispatch, Peers(settings.trusted_networks()), limits, self._answer_at_once)
         self._heartbeats: asyncio.Task[None] | None = None
+        self._activations: asyncio.Task[None] | None = None
         self.ready = False
         """Whether configs are served now."""
 
@@ -142,10 +146,13 @@ class Application:
             await self._store.open()
             await self._keys.unlock()
             await self._feed.start()
+            # What came due while no process was there; a store that takes no changes is served as it is.
+            await self.activator.activate_due()
         except BaseException:
             await self._store.close()
             raise
         self._heartbeats = asyncio.create_task(self._hub.beat_forever())
+        self._activations = asyncio.create_task(self.activator.run_forever())
         self.ready = True
         here = self._feed.position
         log_event(
@@ -177,8 +184,9 @@ class Application:
     async def stop(self) -> None:
         """End what is left, see every commit through, and close the store."""
         self.end_streams()
-        if self._heartbeats is not None:
-            self._heartbeats.cancel()
+        for task in (self._heartbeats, self._activations):
+            if task is not None:
+                task.cancel()
         self._reaching.close()
         await self._commits.drain()
         await self._store.close()

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from .auditing import Auditor
 from .delivery.feed import Change, Feed
+from .domain.documents import Document
 from .domain.errors import ConflictError
 from .domain.keys import ConfigKey
 from .domain.records import (
@@ -50,6 +51,14 @@ class Commits:
     async def versions(self, changes: Sequence[NewVersion]) -> list[Version]:
         """Commit ``changes``, all or none, and serve them. Raises StoreConflictError or StoreError."""
         return await self._to_the_end(self._versions(changes))
+
+    async def activation(self, document: Document, at: datetime) -> Version:
+        """Serve ``document``, which was published for later. Raises ScheduleConflictError or StoreError."""
+        return await self._to_the_end(self._activation(document, at))
+
+    async def cancellation(self, key: ConfigKey, number: int, cancelled_by: int, at: datetime) -> LogEntry:
+        """End the schedule of a version. Raises ScheduleConflictError or StoreError."""
+        return await self._to_the_end(self._cancellation(key, number, cancelled_by, at))
 
     async def schema(self, change: NewSchema) -> StoredSchema:
         """Commit ``change`` and validate by it from now on. Raises SchemaConflictError or StoreError."""
@@ -102,6 +111,19 @@ class Commits:
         for version in versions:
             await self._feed.offer(Change.of_version(version))
         return versions
+
+    async def _activation(self, document: Document, at: datetime) -> Version:
+        link = self._auditor.schedule(document.changed_by)
+        version = await self._store.activate_version(document.key, document.version, at, link)
+        if version.activation is not None:
+            await self._feed.offer(Change.of_activation(version, version.activation))
+        return version
+
+    async def _cancellation(self, key: ConfigKey, number: int, cancelled_by: int, at: datetime) -> LogEntry:
+        link = self._auditor.schedule(cancelled_by)
+        entry = await self._store.cancel_schedule(key, number, cancelled_by, at, link)
+        await self._feed.offer(Change(entry))
+        return entry
 
     async def _schema(self, change: NewSchema) -> StoredSchema:
         schema = await self._store.commit_schema(change, self._auditor.schema(change))

@@ -72,7 +72,7 @@ class Comparisons:
     async def _content(self, token: Token, key: ConfigKey, side: Side) -> bytes:
         if side.staged:
             return (await self._drafts.read(token, key)).content
-        return (await self._finder.find(key, side.number)).content or b""
+        return (await self._finder.find(key, side.number, served=False)).content or b""
 
 
 def _key_of(key: ConfigKey, side: Side) -> ConfigKey:

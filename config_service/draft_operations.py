@@ -30,7 +30,10 @@ from .unlocking import KeyHolder
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DraftDocument:
-    """A draft in the clear, and the newest version there is. Its repr does not show the document."""
+    """A draft in the clear, and the newest version there is: the one that runs or, where one waits, is to run.
+
+    Its repr does not show the document.
+    """
 
     draft: Draft
     content: bytes
@@ -42,7 +45,7 @@ class DraftDocument:
     @property
     def outdated(self) -> bool:
         """Whether another version came in between: publishing would overwrite it, and is refused."""
-        return self.draft.base != self.newest
+        return self.draft.base < self.newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +102,10 @@ class DraftOperations:
         await _check(raw, self._limit)
 
         async def edit(before: Draft | None) -> tuple[bytes, int]:
-            newest = self._finder.newest(key)
-            if base is not None and base > newest:
-                raise InvalidRequestError(f"{key}: there is no version {base}; the newest is {newest}")
-            kept = newest if before is None else before.base
+            standing = self._finder.standing(key)
+            if base is not None and base > standing.newest:
+                raise InvalidRequestError(f"{key}: there is no version {base}; the newest is {standing.newest}")
+            kept = standing.latest if before is None else before.base
             return raw, kept if base is None else base
 
         return await self._edit(token, key, edit)
@@ -132,8 +135,8 @@ class DraftOperations:
         token.require(Right.WRITE, key.name, key.environment)
 
         async def edit(_before: Draft | None) -> tuple[bytes, int]:
-            source = await self._finder.find(key, number)
-            return source.content or b"", self._finder.newest(key)
+            source = await self._finder.find(key, number, served=False)
+            return source.content or b"", self._finder.standing(key).latest
 
         return await self._edit(token, key, edit)
 
@@ -156,21 +159,32 @@ class DraftOperations:
         number = self._schemas.number(key)
         return Validation(found, number, await self._schemas.violations(key, found.content))
 
-    async def publish(self, token: Token, key: ConfigKey, precondition: Precondition = UNCONDITIONAL) -> Outcome:
+    async def publish(
+        self,
+        token: Token,
+        key: ConfigKey,
+        precondition: Precondition = UNCONDITIONAL,
+        valid_from: datetime | None = None,
+    ) -> Outcome:
         """Publish the draft of ``key`` as its next version; with the version durable, the draft is gone.
 
+        With ``valid_from`` that version is to run later.
+
         Raises AccessDeniedError; NotFoundError without a draft; PreconditionFailedError; DraftOutdatedError when it
-        was made on a version that is not the newest; SchemaViolationError; ConflictError; StoreError.
+        was made on a version that is not the newest; SchemaViolationError; InvalidScheduleError; ConflictError;
+        StoreError.
         """
-        (outcome,) = await self.publish_together(token, [(key, precondition)])
+        (outcome,) = await self.publish_together(token, [(key, precondition)], valid_from)
         return outcome
 
-    async def publish_together(self, token: Token, wanted: Sequence[tuple[ConfigKey, Precondition]]) -> list[Outcome]:
+    async def publish_together(
+        self, token: Token, wanted: Sequence[tuple[ConfigKey, Precondition]], valid_from: datetime | None = None
+    ) -> list[Outcome]:
         """Publish the drafts of several configs, each under its own condition: all of them or none.
 
         Their versions become durable in one transaction, at consecutive revisions in the order of ``wanted``; every
         watcher hears of them in that order. Outcomes come in that order too. A draft that says what runs already makes
-        no version, and is discarded.
+        no version, and is discarded. With ``valid_from`` their versions are to run from that moment on.
 
         Raises what ``publish`` raises, naming the config at fault; SchemaViolationError tells the violations of every
         draft. Raises InvalidRequestError when nothing is named, or a config twice.
@@ -180,14 +194,19 @@ class DraftOperations:
         _check_distinct([key for key, _ in wanted])
         for _ in range(ROUNDS):
             try:
-                return await self._changes.apply_all([await self._plan(token, *each) for each in wanted])
+                return await self._changes.apply_all([await self._plan(token, *each, valid_from) for each in wanted])
             except DraftConflictError as conflict:
                 overtaken = conflict.key
         raise _overtaken(overtaken)
 
-    async def _plan(self, token: Token, key: ConfigKey, precondition: Precondition) -> Plan:
+    async def _plan(
+        self, token: Token, key: ConfigKey, precondition: Precondition, valid_from: datetime | None
+    ) -> Plan:
         draft = _required(key, await self._draft(key))
-        return Plan(key, precondition, Intent(ChangeKind.PUBLISHED, token.id, self._open(draft), draft=draft))
+        content = self._open(draft)
+        return Plan(
+            key, precondition, Intent(ChangeKind.PUBLISHED, token.id, content, draft=draft, valid_from=valid_from)
+        )
 
     async def _edit(
         self, token: Token, key: ConfigKey, edit: Callable[[Draft | None], Awaitable[tuple[bytes, int]]]
@@ -205,7 +224,7 @@ class DraftOperations:
             except SealingKeyError:
                 await self._keys.refresh()
                 continue
-            return DraftDocument(draft, content, self._finder.newest(key))
+            return DraftDocument(draft, content, self._finder.standing(key).latest)
         raise _overtaken(key)
 
     async def _draft(self, key: ConfigKey) -> Draft | None:
@@ -218,7 +237,7 @@ class DraftOperations:
         return self._vault.open_draft(draft.document, draft.key, draft.base)
 
     def _opened(self, draft: Draft) -> DraftDocument:
-        return DraftDocument(draft, self._open(draft), self._finder.newest(draft.key))
+        return DraftDocument(draft, self._open(draft), self._finder.standing(draft.key).latest)
 
 
 async def _check(raw: bytes, limit: int) -> None:

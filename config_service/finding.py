@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .delivery.running import Running
+from .delivery.running import Running, Standing
 from .domain.documents import Document
 from .domain.errors import NotFoundError
 from .domain.keys import ConfigKey
@@ -20,26 +20,26 @@ class Finder:
         self._vault = vault
         self._running = running
 
-    def newest(self, key: ConfigKey) -> int:
-        """Return the number of the newest version of ``key``, a tombstone included; 0 when there is none."""
-        document = self._running.get(key)
-        return 0 if document is None else document.version
+    def standing(self, key: ConfigKey) -> Standing:
+        """Return how ``key`` stands: what runs, what waits, and which version is the newest."""
+        return self._running.standing(key)
 
     def running(self, key: ConfigKey) -> Document:
         """Return the running version of ``key``; it has content. Raises NotFoundError when nothing runs."""
         return _with_content(self._running.get(key), key, "running version")
 
-    async def find(self, key: ConfigKey, number: int | None = None) -> Document:
+    async def find(self, key: ConfigKey, number: int | None = None, *, served: bool = True) -> Document:
         """Return the running version of ``key``, or version ``number``; it has content.
 
-        Raises NotFoundError when nothing runs, or there is no such version, or it is a tombstone; StoreError.
+        Raises NotFoundError when nothing runs, or there is no such version, or it is a tombstone, or it was never
+        served, unless such a version will do too (``served`` is False); StoreError.
         """
         if number is None:
             return self.running(key)
         document = self._running.get(key)
-        if document is not None and number != document.version:
+        if (document is not None and number != document.version) or (document is None and not served):
             stored = await self._store.version(key, number)
-            sealed = None if stored is None else stored.document
+            sealed = None if stored is None or (served and not stored.served) else stored.document
             document = None
             if stored is not None and sealed is not None:
                 await self._keys.hold(sealed)

@@ -35,6 +35,7 @@ from .domain.scopes import Right
 from .draft_operations import DraftOperations
 from .export_operations import ExportOperations
 from .finding import Finder
+from .schedule_operations import ScheduleOperations
 from .schema_operations import SchemaOperations
 from .security.admission import Admission
 from .security.at_rest import Vault
@@ -138,6 +139,10 @@ class Operations:
             store=store, vault=vault, running=running, feed=feed, registry=registry, clock=clock
         )
         """What may be read of all configs at once."""
+        self.schedules: Final = ScheduleOperations(
+            running=running, registry=registry, commits=commits, changes=self._changes, feed=feed, clock=clock
+        )
+        """What may be done with versions that wait for their moment."""
         self.comparisons: Final = Comparisons(finder=self._finder, drafts=self.drafts)
         """What differs."""
         self.max_document_bytes: Final = max_document_bytes
@@ -267,18 +272,26 @@ class Operations:
     # Changing
 
     async def publish(
-        self, token: Token, key: ConfigKey, raw: bytes, precondition: Precondition = UNCONDITIONAL
+        self,
+        token: Token,
+        key: ConfigKey,
+        raw: bytes,
+        precondition: Precondition = UNCONDITIONAL,
+        valid_from: datetime | None = None,
     ) -> Outcome:
         """Publish ``raw`` as the next version of ``key``, byte for byte; the bytes now running make no new version.
 
-        When this returns, the version is durable and this process serves it.
+        When this returns, the version is durable and this process serves it. With ``valid_from`` it serves it from that
+        moment on. Whatever waited for its moment before does not come about any more; while something waits, the bytes
+        now running make a version, too.
 
         Raises AccessDeniedError without the right to write; DocumentTooLargeError or InvalidDocumentError;
-        PreconditionFailedError; SchemaViolationError when it does not fit the newest schema; ConflictError when other
-        writers were faster every time; StoreError.
+        PreconditionFailedError; SchemaViolationError when it does not fit the newest schema; InvalidScheduleError for a
+        ``valid_from`` that has passed; ConflictError when other writers were faster every time; StoreError.
         """
         await self._check(token, key, raw)
-        return await self._changes.apply(key, precondition, Intent(ChangeKind.PUBLISHED, token.id, raw))
+        intent = Intent(ChangeKind.PUBLISHED, token.id, raw, valid_from=valid_from)
+        return await self._changes.apply(key, precondition, intent)
 
     async def publish_together(self, token: Token, documents: Mapping[ConfigKey, bytes]) -> list[Outcome]:
         """Publish several documents, all of them in one transaction or none. As ``publish``; in their order."""
@@ -289,17 +302,21 @@ class Operations:
         )
 
     async def rollback(
-        self, token: Token, key: ConfigKey, number: int, precondition: Precondition = UNCONDITIONAL
+        self,
+        token: Token,
+        key: ConfigKey,
+        number: int,
+        precondition: Precondition = UNCONDITIONAL,
+        valid_from: datetime | None = None,
     ) -> Outcome:
         """Publish the document of version ``number`` again, as a new version. As ``publish``.
 
         Raises NotFoundError as well, when there is no such version or it is a tombstone.
         """
         token.require(Right.WRITE, key.name, key.environment)
-        source = await self._finder.find(key, number)
-        return await self._changes.apply(
-            key, precondition, Intent(ChangeKind.ROLLED_BACK, token.id, source.content, source_version=number)
-        )
+        source = await self._finder.find(key, number, served=False)
+        intent = Intent(ChangeKind.ROLLED_BACK, token.id, source.content, source_version=number, valid_from=valid_from)
+        return await self._changes.apply(key, precondition, intent)
 
     async def delete(self, token: Token, key: ConfigKey, precondition: Precondition = UNCONDITIONAL) -> Outcome:
         """Delete the running version of ``key``: a tombstone takes the next version. As ``publish``.

@@ -54,6 +54,14 @@ NEW_VERSION: Final[Responses] = {
     201: {"model": ChangedRow, "description": "A new version is running."},
     200: {"description": "These very bytes are running already."},
 }
+VALID_FROM: Final = {
+    "name": "valid_from",
+    "in": "query",
+    "required": False,
+    "description": "Run the version from this moment on (RFC 3339, to come) instead of at once.",
+    "schema": {"type": "string", "format": "date-time"},
+    "example": "2030-01-31T12:00:00Z",
+}
 CONDITIONS: Final = [
     {
         "name": "If-Match",
@@ -112,7 +120,8 @@ async def read_request(request: Request) -> bytes:
 def changed(response: Response, outcome: Outcome) -> ChangedRow:
     """Return the row of what a change led to: 201 for a new version, 200 for the one that runs already."""
     response.status_code = 201 if outcome.changed else 200
-    tag(response, outcome.document)
+    if outcome.document.served:
+        tag(response, outcome.document)
     return changed_row(outcome.document, changed=outcome.changed)
 
 

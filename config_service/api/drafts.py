@@ -20,6 +20,7 @@ from .calls import (
     NOT_FOUND,
     PREFIX,
     REFUSALS,
+    VALID_FROM,
     Caller,
     Calls,
     Key,
@@ -42,7 +43,7 @@ from .lifecycle_models import (
     validation_row,
 )
 from .models import ChangedRow, ErrorBody, body_schema, changed_row, parse_request
-from .requests import base_of, parse_query, patch_kind_of, precondition_of, read_body
+from .requests import base_of, parse_query, patch_kind_of, precondition_of, read_body, valid_from_of
 
 _EDITS: Final[Responses] = {status: CHANGES[status] for status in (409, 413, 507)}
 _DRAFT: Final = "/configs/{name}/draft"
@@ -135,13 +136,19 @@ async def validate_draft(calls: Calls, caller: Caller, key: Key) -> ValidationRo
     return validation_row(await calls.drafts.validate(caller, key))
 
 
-@router.post(f"{_DRAFT}/publish", responses=NEW_VERSION | NOT_FOUND | CHANGES, openapi_extra={"parameters": CONDITIONS})
+@router.post(
+    f"{_DRAFT}/publish",
+    responses=NEW_VERSION | NOT_FOUND | CHANGES,
+    openapi_extra={"parameters": [*CONDITIONS, VALID_FROM]},
+)
 async def publish_draft(calls: Calls, caller: Caller, key: Key, request: Request, response: Response) -> ChangedRow:
-    """Publish the draft as the next version, which is served at once; the draft is gone with it.
+    """Publish the draft as the next version, which is served at once or from ``valid_from`` on; it is a draft no more.
 
     Refused when another version came in between since the draft was made: nothing is overwritten.
     """
-    return changed(response, await calls.drafts.publish(caller, key, precondition_of(request.scope["headers"])))
+    condition = precondition_of(request.scope["headers"])
+    valid_from = valid_from_of(parse_query(request.scope["query_string"]))
+    return changed(response, await calls.drafts.publish(caller, key, condition, valid_from))
 
 
 @router.post(
@@ -166,7 +173,8 @@ async def publish_drafts(calls: Calls, caller: Caller, request: Request, respons
     They become durable at once and take consecutive revisions in the order of the request.
     """
     wanted = parse_request(PublishRequest, await read_request(request))
-    outcomes = await calls.drafts.publish_together(caller, wanted.named(caller.default_environment))
+    named = wanted.named(caller.default_environment)
+    outcomes = await calls.drafts.publish_together(caller, named, wanted.valid_from)
     response.status_code = 201 if any(outcome.changed for outcome in outcomes) else 200
     return PublishedList(published=[changed_row(one.document, changed=one.changed) for one in outcomes])
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from config_client.protocol import DEFAULT_LABEL, format_timestamp
 
 from ..domain.differences import Change, Difference
+from ..domain.documents import Document
 from ..domain.errors import Violation
 from ..domain.json_values import serialise
 from ..domain.keys import ConfigKey
@@ -112,6 +113,10 @@ class PublishRequest(Request):
         min_length=1, max_length=100, examples=[[{"name": "orders", "if_match": 3}, {"name": "billing"}]]
     )
 
+    valid_from: AwareDatetime | None = Field(
+        default=None, description="Run their versions from this moment on instead of at once.", examples=[_TIME]
+    )
+
     def named(self, default_environment: str) -> list[tuple[ConfigKey, Precondition]]:
         """Return each config with its condition. Raises InvalidRequestError."""
         return [
@@ -121,6 +126,20 @@ class PublishRequest(Request):
             )
             for one in self.drafts
         ]
+
+
+class ScheduleRow(KeyedRow):
+    """A version that waits for its moment, without its document."""
+
+    version: int = Field(description="The newest version of the config.", examples=[4])
+    revision: int = Field(description="At which it was published; it runs from a later one on.", examples=[18])
+    valid_from: str = Field(description="When it is to run.", examples=[_TIME])
+
+
+class ScheduleList(BaseModel):
+    """Every version that waits for its moment, as they come due."""
+
+    schedules: list[ScheduleRow]
 
 
 class PublishedList(BaseModel):
@@ -162,6 +181,18 @@ def violation_rows(violations: Iterable[Violation]) -> list[ViolationRow]:
     return [ViolationRow(path=one.path, keyword=one.keyword) for one in violations]
 
 
+def schedule_row(document: Document) -> ScheduleRow:
+    """Return the row of a version that waits for its moment."""
+    return ScheduleRow.model_validate(
+        {
+            **_key_fields(document),
+            "version": document.version,
+            "revision": document.revision,
+            "valid_from": format_timestamp(document.moment),
+        }
+    )
+
+
 def schema_row(info: SchemaInfo) -> SchemaRow:
     """Return the row of a schema."""
     return SchemaRow.model_validate(_schema_fields(info))
@@ -198,7 +229,7 @@ def _schema_fields(info: SchemaInfo) -> dict[str, object]:
     return {**_key_fields(info), "number": info.number, "revision": info.revision, "removed": info.removed}
 
 
-def _key_fields(record: Draft | SchemaInfo) -> dict[str, object]:
+def _key_fields(record: Draft | SchemaInfo | Document) -> dict[str, object]:
     return {
         "name": record.key.name,
         "environment": record.key.environment,

@@ -10,6 +10,7 @@ from typing import Final
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from ..domain.records import version_states
 from ..domain.scopes import Right, Scope
 from .calls import (
     CHANGES,
@@ -18,6 +19,7 @@ from .calls import (
     NOT_FOUND,
     PREFIX,
     REFUSALS,
+    VALID_FROM,
     Caller,
     Calls,
     Key,
@@ -47,7 +49,7 @@ from .models import (
     token_row,
     version_row,
 )
-from .requests import precondition_of, read_body
+from .requests import parse_query, precondition_of, read_body, valid_from_of
 
 OPENAPI_PATH: Final = f"{PREFIX}/openapi.json"
 _NEW_KEY: Final[Responses] = {
@@ -86,7 +88,7 @@ async def show_config(calls: Calls, caller: Caller, key: Key, response: Response
     tags=["configs"],
     responses=NEW_VERSION | CHANGES,
     openapi_extra={
-        "parameters": [*CONDITIONS, _CREATE_ONLY],
+        "parameters": [*CONDITIONS, _CREATE_ONLY, VALID_FROM],
         "requestBody": {
             "required": True,
             "description": "A JSON object. It is kept and served byte for byte.",
@@ -95,12 +97,13 @@ async def show_config(calls: Calls, caller: Caller, key: Key, response: Response
     },
 )
 async def publish_config(calls: Calls, caller: Caller, key: Key, request: Request, response: Response) -> ChangedRow:
-    """Publish a document as the next version, which is served at once."""
+    """Publish a document as the next version, which is served at once, or from ``valid_from`` on."""
     # Asked again below; here so that nobody sends documents who may not write.
     caller.require(Right.WRITE, key.name, key.environment)
     condition = precondition_of(request.scope["headers"])
+    valid_from = valid_from_of(parse_query(request.scope["query_string"]))
     raw = await read_body(request.receive, request.scope["headers"], calls.max_document_bytes)
-    return changed(response, await calls.publish(caller, key, raw, condition))
+    return changed(response, await calls.publish(caller, key, raw, condition, valid_from))
 
 
 @router.delete(
@@ -130,17 +133,19 @@ async def delete_config(calls: Calls, caller: Caller, key: Key, request: Request
     },
 )
 async def rollback_config(calls: Calls, caller: Caller, key: Key, request: Request, response: Response) -> ChangedRow:
-    """Publish the document of an older version again, as a new version."""
+    """Publish the document of another version again, as a new version."""
     caller.require(Right.WRITE, key.name, key.environment)
     condition = precondition_of(request.scope["headers"])
     wanted = parse_request(RollbackRequest, await read_request(request))
-    return changed(response, await calls.rollback(caller, key, wanted.version, condition))
+    return changed(response, await calls.rollback(caller, key, wanted.version, condition, wanted.valid_from))
 
 
 @router.get("/configs/{name}/history", tags=["configs"], responses=NOT_FOUND)
 async def show_history(calls: Calls, caller: Caller, key: Key) -> VersionList:
     """List every version of a config, newest first."""
-    return VersionList(versions=[version_row(version) for version in await calls.history(caller, key)])
+    history = await calls.history(caller, key)
+    states = version_states(history[::-1])
+    return VersionList(versions=[version_row(version, states[version.version]) for version in history])
 
 
 @router.post(

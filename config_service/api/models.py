@@ -11,7 +11,7 @@ from config_client.protocol import DEFAULT_ENVIRONMENT, format_timestamp
 
 from ..domain.documents import Document
 from ..domain.errors import InvalidRequestError
-from ..domain.records import ChangeKind, Version, VersionInfo
+from ..domain.records import ChangeKind, Version, VersionInfo, VersionState
 from ..domain.scopes import SERVICE_SCOPES
 from ..security.tokens import MintedKey, MintedToken, Token
 from ..token_operations import DEFAULT_OVERLAP, MAX_OVERLAP
@@ -33,11 +33,15 @@ class ConfigRow(BaseModel):
     deleted: bool = Field(description="This version is a tombstone: nothing is served.", examples=[False])
     changed_by: int = Field(description="Id of the token that made this version; 0 is the service.", examples=[1])
     timestamp: str = Field(description="RFC 3339.", examples=[_TIME])
+    valid_from: str | None = Field(
+        default=None, description="Published for this moment; null: it ran at once.", examples=[None]
+    )
 
 
 class ChangedRow(ConfigRow):
-    """What a publish or rollback led to."""
+    """What a publish or rollback led to: the running version or, with ``scheduled``, the one that is to run."""
 
+    scheduled: bool = Field(default=False, description="It does not run before ``valid_from``.", examples=[False])
     changed: bool = Field(description="False when these very bytes were running already.", examples=[True])
 
 
@@ -46,6 +50,14 @@ class VersionRow(ConfigRow):
 
     kind: ChangeKind = Field(description="How this version came to be.", examples=["published"])
     source_version: int | None = Field(description="The version that a rollback published again.", examples=[None])
+    state: VersionState = Field(
+        description="running; saved: it was; scheduled: it is to run; cancelled: it never did and is not to.",
+        examples=["running"],
+    )
+    activated_revision: int | None = Field(
+        default=None, description="Where it was published for later: the revision at which it ran.", examples=[None]
+    )
+    activated_at: str | None = Field(default=None, description="When that was.", examples=[None])
 
 
 class ConfigList(BaseModel):
@@ -124,6 +136,9 @@ class RollbackRequest(Request):
     """Which version to publish again."""
 
     version: int = Field(ge=1, lt=10**18, examples=[2])
+    valid_from: AwareDatetime | None = Field(
+        default=None, description="Run it from this moment on instead of at once.", examples=[_TIME]
+    )
 
 
 class TokenRequest(Request):
@@ -216,13 +231,21 @@ def config_row(source: Document | Version) -> ConfigRow:
 
 def changed_row(document: Document, *, changed: bool) -> ChangedRow:
     """Return the row of what a change led to."""
-    return ChangedRow.model_validate(_fields(document) | {"changed": changed})
+    return ChangedRow.model_validate(_fields(document) | {"changed": changed, "scheduled": not document.served})
 
 
-def version_row(version: Version | VersionInfo) -> VersionRow:
+def version_row(version: VersionInfo, state: VersionState) -> VersionRow:
     """Return the row of a version in its history."""
+    activation = version.activation
     return VersionRow.model_validate(
-        _fields(version) | {"kind": version.kind, "source_version": version.source_version}
+        _fields(version)
+        | {
+            "kind": version.kind,
+            "source_version": version.source_version,
+            "state": state,
+            "activated_revision": None if activation is None else activation.revision,
+            "activated_at": None if activation is None else format_timestamp(activation.timestamp),
+        }
     )
 
 
@@ -253,6 +276,7 @@ def _fields(source: Document | Version | VersionInfo) -> dict[str, object]:
         "deleted": source.deleted,
         "changed_by": source.changed_by,
         "timestamp": format_timestamp(source.timestamp),
+        "valid_from": _time_or_none(source.valid_from),
     }
 
 

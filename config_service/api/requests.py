@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl
@@ -19,6 +20,7 @@ from config_client.protocol import (
     TOKEN_HEADER,
     Held,
     Position,
+    parse_timestamp,
     parse_watch_request,
 )
 
@@ -40,7 +42,7 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 _TOKEN_HEADER: Final = TOKEN_HEADER.lower().encode()
 _MIN_REVISION_HEADER: Final = MIN_REVISION_HEADER.lower().encode()
 _KEY_IDS_HEADER: Final = KEY_IDS_HEADER.lower().encode()
-_KNOWN_PARAMETERS: Final = frozenset({"environment", "label", "version", "format", "base", "from", "to"})
+_KNOWN_PARAMETERS: Final = frozenset({"environment", "label", "version", "format", "base", "from", "to", "valid_from"})
 _MAX_FIELDS: Final = 100
 _LARGE: Final = 64 * 1024
 """Bytes from which a body is parsed on a thread: streams and reads must not wait for it."""
@@ -56,6 +58,7 @@ _MEDIA_RANGE: Final = re.compile(
 )
 _PARAMETER: Final = re.compile(rf";\s*({_TOKEN})=({_TOKEN}|{_QUOTED})")
 _WEIGHT: Final = re.compile(r"(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\Z")
+_HAS_OFFSET: Final = re.compile(r"T.*(?:Z|[+-]\d\d:?\d\d)\Z", re.IGNORECASE)
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,17}\Z")
 _VERSION_TAG: Final = re.compile(r'"([1-9][0-9]{0,17})"\Z|([1-9][0-9]{0,17})\Z')
 
@@ -135,6 +138,24 @@ def base_of(query: Mapping[str, str]) -> int | None:
     if text != "0" and not _VERSION.match(text):
         raise InvalidRequestError("invalid base: the number of a version, or 0 for a config that was never published")
     return int(text)
+
+
+def valid_from_of(query: Mapping[str, str]) -> datetime | None:
+    """Return the moment from which on a version is to run, or None for at once. Raises InvalidRequestError."""
+    text = query.get("valid_from")
+    if text is None:
+        return None
+    # Behind a plus sign that nobody has encoded there is a space, where no other time has one.
+    text = text.replace(" ", "+")
+    try:
+        moment = parse_timestamp(text) if _HAS_OFFSET.search(text) else None
+    except ValueError:
+        moment = None
+    if moment is None:
+        raise InvalidRequestError(
+            "invalid valid_from: a time with an offset as in RFC 3339, such as 2026-01-31T12:00:00+00:00 or …Z"
+        )
+    return moment
 
 
 def patch_kind_of(headers: RawHeaders) -> PatchKind:

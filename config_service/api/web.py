@@ -15,14 +15,22 @@ from starlette.routing import Match, Route
 
 from ..domain.errors import InvalidRequestError, ServiceError
 from ..operations import Operations
-from . import backups, drafts, exports, health, manage, schemas
+from . import backups, drafts, exports, health, manage, schedules, schemas
 from .answers import Answer
 from .description import complete
 from .errors import error_answer, internal_error, method_not_allowed, not_found, plain_error
 from .exchange import note_error
 from .service_description import Described
 
-_ROUTERS: Final = (manage.router, drafts.router, schemas.router, backups.router, exports.router, health.router)
+_ROUTERS: Final = (
+    manage.router,
+    drafts.router,
+    schedules.router,
+    schemas.router,
+    backups.router,
+    exports.router,
+    health.router,
+)
 
 
 def build_web(operations: Operations, is_ready: Callable[[], bool]) -> FastAPI:

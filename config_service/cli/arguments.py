@@ -53,6 +53,15 @@ IfMatch = Annotated[
     int | None,
     typer.Option("--if-match", min=1, metavar="N", help="Only while version N is running.", show_default=False),
 ]
+ValidFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--valid-from",
+        metavar="TIME",
+        help="Run it from this moment on, such as 2030-01-31T12:00:00Z, instead of at once.",
+        show_default=False,
+    ),
+]
 Url = Annotated[str, typer.Option("--url", metavar="URL", envvar="CONFIG_SERVER_URL", help="Address of the service.")]
 Token = Annotated[
     str,

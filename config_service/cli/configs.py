@@ -19,6 +19,7 @@ from .arguments import (
     Name,
     Token,
     Url,
+    ValidFrom,
     command,
     key_query,
     precondition,
@@ -57,14 +58,15 @@ def publish(
     label: Label = None,
     if_match: IfMatch = None,
     create: Annotated[bool, typer.Option("--create", help="Only while nothing of that name is running.")] = False,
+    valid_from: ValidFrom = None,
     url: Url = DEFAULT_URL,
     token: Token = "",
     as_json: AsJson = False,
 ) -> None:
-    """Publish a document, which is served at once. Publishing identical bytes makes no new version."""
+    """Publish a document, which is served at once or from --valid-from on. Identical bytes make no new version."""
     if create and if_match is not None:
         raise CommandError("--create and --if-match exclude each other", ExitCode.USAGE)
-    query = key_query(name, environment, label)
+    query = key_query(name, environment, label) | {"valid_from": valid_from}
     headers = {"If-None-Match": "*"} if create else precondition(if_match)
     document = read_file(file)
     with ManageApi(url, token) as service:
@@ -141,13 +143,14 @@ def rollback(
     environment: Environment = None,
     label: Label = None,
     if_match: IfMatch = None,
+    valid_from: ValidFrom = None,
     url: Url = DEFAULT_URL,
     token: Token = "",
     as_json: AsJson = False,
 ) -> None:
-    """Publish the document of an older version again, as a new version."""
+    """Publish the document of another version again, as a new version."""
     query = key_query(name, environment, label)
-    body = json.dumps({"version": version}).encode()
+    body = json.dumps({"version": version} | ({"valid_from": valid_from} if valid_from else {})).encode()
     with ManageApi(url, token) as service:
         row = service.call(
             "POST", config_route(name, "rollback"), query=query, headers=precondition(if_match), body=body

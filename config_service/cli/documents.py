@@ -46,6 +46,12 @@ def print_change(row: Mapping[str, object], as_json: bool) -> None:
     """Print what a publish or rollback led to."""
     if as_json:
         print_json(row)
+    elif row.get("scheduled") is True:
+        which = "unchanged, version" if row.get("changed") is False else "version"
+        print_line(
+            f"{described(row)}: {which} {text(row, 'version')}, revision {text(row, 'revision')}, "
+            f"runs from {text(row, 'valid_from')}"
+        )
     elif row.get("changed") is False:
         print_line(f"{described(row)}: unchanged, still version {text(row, 'version')}")
     else:

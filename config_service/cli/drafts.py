@@ -19,6 +19,7 @@ from .arguments import (
     Name,
     Token,
     Url,
+    ValidFrom,
     command,
     key_query,
     precondition,
@@ -211,11 +212,12 @@ def publish(
     label: Label = None,
     if_match: IfMatch = None,
     difference: Diff = False,
+    valid_from: ValidFrom = None,
     url: Url = DEFAULT_URL,
     token: Token = "",
     as_json: AsJson = False,
 ) -> None:
-    """Publish the draft, which is served at once and is no draft any more; several NAMEs all of them or none."""
+    """Publish the draft, which is served at once or from --valid-from on; several NAMEs all of them or none."""
     wanted = [_wanted(each) for each in names]
     if if_match is not None and (len(wanted) > 1 or wanted[0][1] is not None):
         raise CommandError("--if-match is about one draft; write NAME=N for each of several", ExitCode.USAGE)
@@ -228,14 +230,16 @@ def publish(
         name, version = wanted[0]
         headers = precondition(if_match if version is None else version)
         with ManageApi(url, token) as service:
-            row = service.call("POST", config_route(name, "draft/publish"), query=queries[0], headers=headers)
+            query = queries[0] | {"valid_from": valid_from}
+            row = service.call("POST", config_route(name, "draft/publish"), query=query, headers=headers)
         print_change(row, as_json)
         return
     rows = [
         {"name": name, "if_match": version, **query} for (name, version), query in zip(wanted, queries, strict=True)
     ]
+    body = {"drafts": rows} | ({"valid_from": valid_from} if valid_from else {})
     with ManageApi(url, token) as service:
-        answer = service.call("POST", DRAFTS_PUBLISH_ROUTE, body=json.dumps({"drafts": rows}).encode())
+        answer = service.call("POST", DRAFTS_PUBLISH_ROUTE, body=json.dumps(body).encode())
     if as_json:
         print_json(answer)
         return

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import backups, configs, drafts, exports, schemas, service, tokens
+from . import backups, configs, drafts, exports, schedules, schemas, service, tokens
 from .examples import add_examples
 
 program = typer.Typer(
@@ -46,6 +46,7 @@ def _options(
 service.add_commands(program)
 configs.add_commands(program)
 drafts.add_commands(program)
+schedules.add_commands(program)
 schemas.add_commands(program)
 tokens.add_commands(program)
 exports.add_commands(program)

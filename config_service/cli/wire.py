@@ -19,12 +19,14 @@ from .exits import CommandError, ExitCode
 MANAGE_PATH: Final = "/api/v1/manage"
 CONFIGS_ROUTE: Final = f"{MANAGE_PATH}/configs"
 DRAFTS_PUBLISH_ROUTE: Final = f"{MANAGE_PATH}/drafts/publish"
+SCHEDULES_ROUTE: Final = f"{MANAGE_PATH}/schedules"
 TOKENS_ROUTE: Final = f"{MANAGE_PATH}/tokens"
 EXPORT_ROUTE: Final = f"{MANAGE_PATH}/export"
 BACKUP_ROUTE: Final = f"{MANAGE_PATH}/backup"
 
 CONFIG_COLUMNS: Final = ("NAME", "ENVIRONMENT", "LABEL", "VERSION", "STATE", "CHANGED BY", "AT")
-VERSION_COLUMNS: Final = ("VERSION", "KIND", "FROM", "CHANGED BY", "AT", "REVISION")
+VERSION_COLUMNS: Final = ("VERSION", "STATE", "KIND", "FROM", "CHANGED BY", "AT", "REVISION")
+SCHEDULE_COLUMNS: Final = ("NAME", "ENVIRONMENT", "LABEL", "VERSION", "RUNS FROM", "CHANGED BY", "AT")
 DRAFT_COLUMNS: Final = ("NAME", "ENVIRONMENT", "LABEL", "BASE", "STATE", "CHANGED BY", "AT")
 SCHEMA_COLUMNS: Final = ("SCHEMA", "STATE", "CHANGED BY", "AT", "REVISION")
 DIFFERENCE_COLUMNS: Final = ("OP", "PATH", "OLD", "NEW")
@@ -61,7 +63,14 @@ def config_row(row: Mapping[str, object]) -> list[str]:
 
 def version_row(row: Mapping[str, object]) -> list[str]:
     """Return the cells of VERSION_COLUMNS."""
-    return [text(row, field) for field in ("version", "kind", "source_version", "changed_by", "timestamp", "revision")]
+    fields = ("version", "state", "kind", "source_version", "changed_by", "timestamp", "revision")
+    return [text(row, field) for field in fields]
+
+
+def schedule_row(row: Mapping[str, object]) -> list[str]:
+    """Return the cells of SCHEDULE_COLUMNS."""
+    fields = ("name", "environment", "label", "version", "valid_from", "changed_by", "timestamp")
+    return [text(row, field) for field in fields]
 
 
 def draft_row(row: Mapping[str, object]) -> list[str]:

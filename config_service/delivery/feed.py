@@ -14,7 +14,16 @@ from config_client.protocol import Position
 
 from ..domain.documents import Document
 from ..domain.errors import StoreCorruptError
-from ..domain.records import ChangeKind, LogEntry, StoredSchema, StoredToken, Version
+from ..domain.records import (
+    SERVING_KINDS,
+    VERSION_KINDS,
+    Activation,
+    ChangeKind,
+    LogEntry,
+    StoredSchema,
+    StoredToken,
+    Version,
+)
 from ..security.at_rest import Vault
 from ..security.tokens import TokenRegistry, open_token
 from ..store.protocol import ConfigStore
@@ -27,6 +36,8 @@ from .schemas import Schemas
 _PAGE: Final = 1000
 _ABOUT_TOKENS: Final = frozenset({ChangeKind.TOKEN_CREATED, ChangeKind.TOKEN_REKEYED})
 """What can only be applied with the token at hand."""
+_ABOUT_VERSIONS: Final = VERSION_KINDS | SERVING_KINDS
+"""What can only be applied with the version at hand."""
 _ABOUT_DATA_KEYS: Final = frozenset(
     {
         ChangeKind.AUDIT_STARTED,
@@ -65,6 +76,19 @@ class Change:
             kind=version.kind,
             changed_by=version.changed_by,
             timestamp=version.timestamp,
+            key=version.key,
+            version=version.version,
+        )
+        return cls(entry, version=version)
+
+    @classmethod
+    def of_activation(cls, version: Version, activation: Activation) -> Change:
+        """Return the change by which ``version``, published for later, became the running one."""
+        entry = LogEntry(
+            revision=activation.revision,
+            kind=ChangeKind.ACTIVATED,
+            changed_by=version.changed_by,
+            timestamp=activation.timestamp,
             key=version.key,
             version=version.version,
         )
@@ -117,8 +141,7 @@ class Feed:
         await self._keys.hold(*(key.sealed for token in tokens for key in token.keys))
         self._tokens.load([open_token(stored, self._vault) for stored in tokens])
         async for version in self._store.newest_versions():
-            await self._keys.hold(version.document)
-            self._running.put(self._open(version))
+            await self._load(version)
         async for schema in self._store.newest_schemas():
             await self._keys.hold(schema.schema)
             self._put_schema(schema)
@@ -163,13 +186,18 @@ class Feed:
 
     def _apply(self, change: Change) -> None:
         entry = change.entry
-        if change.version is not None:
+        if entry.kind is ChangeKind.SCHEDULED and change.version is not None:
+            # Nobody is told before its moment.
+            self._running.schedule(self._open(change.version))
+        elif change.version is not None:
             document = self._open(change.version)
             frame = change_frame(entry, document.key, document.version, self._position.epoch)
             self._running.put(document)
             self._hub.publish(ChangeFrame(document.key, entry.revision, frame), document)
             return
-        if change.schema is not None:
+        elif entry.kind is ChangeKind.SCHEDULE_CANCELLED and entry.key is not None:
+            self._running.schedules.cancel(entry.key, entry.version or 0)
+        elif change.schema is not None:
             self._put_schema(change.schema)
         elif change.token is not None:
             self._tokens.put(open_token(change.token, self._vault))
@@ -180,7 +208,7 @@ class Feed:
 
     async def _read(self, entry: LogEntry) -> Change:
         """Return the change of a log entry, with what it made read from the store."""
-        if entry.key is not None and entry.version is not None:
+        if entry.key is not None and entry.version is not None and entry.kind in _ABOUT_VERSIONS:
             version = await self._store.version(entry.key, entry.version)
             if version is None:
                 raise StoreCorruptError(
@@ -220,7 +248,7 @@ class Feed:
             for entry in entries:
                 if entry.revision > self._position.revision:
                     return history
-                if entry.key is None or entry.version is None:
+                if entry.key is None or entry.version is None or entry.kind not in SERVING_KINDS:
                     history.advance(entry.revision)
                 else:
                     frame = change_frame(entry, entry.key, entry.version, self._position.epoch)
@@ -231,6 +259,18 @@ class Feed:
                     "restore it from a backup"
                 )
         return history
+
+    async def _load(self, version: Version) -> None:
+        """Serve the newest version of a config, or what runs while that one waits."""
+        await self._keys.hold(version.document)
+        if version.served:
+            self._running.put(self._open(version))
+            return
+        self._running.schedule(self._open(version), waits=version.awaited)
+        running = await self._store.running_version(version.key)
+        if running is not None:
+            await self._keys.hold(running.document)
+            self._running.put(self._open(running))
 
     def _put_schema(self, stored: StoredSchema) -> None:
         sealed = stored.schema

@@ -20,6 +20,9 @@ from .records import ChangeKind, Version
 class Document:
     """One version of a config with its document in the clear; ``content`` None is a tombstone.
 
+    ``revision`` and ``timestamp`` are those from which on it is served: of a version that was published for later
+    (``valid_from``) those of its activation. Not ``served``: it waits for that, and they are those of its publication.
+
     Its repr never shows the content. Versions never change, so two of them are compared by identity.
     """
 
@@ -31,6 +34,8 @@ class Document:
     timestamp: datetime
     content: bytes | None
     source_version: int | None = None
+    valid_from: datetime | None = None
+    served: bool = True
 
     def __repr__(self) -> str:
         return f"Document({self.key}, version={self.version}, revision={self.revision}, deleted={self.deleted})"
@@ -40,18 +45,25 @@ class Document:
         """Whether this version is a tombstone."""
         return self.content is None
 
+    @property
+    def moment(self) -> datetime:
+        """From when on this version is, or was to be, served."""
+        return self.valid_from or self.timestamp
+
     @classmethod
     def of(cls, version: Version, content: bytes | None) -> Document:
         """Return ``version`` with its opened ``content``."""
         return cls(
             key=version.key,
             version=version.version,
-            revision=version.revision,
+            revision=version.revision if version.activation is None else version.activation.revision,
             kind=version.kind,
             changed_by=version.changed_by,
-            timestamp=version.timestamp,
+            timestamp=version.timestamp if version.activation is None else version.activation.timestamp,
             content=content,
             source_version=version.source_version,
+            valid_from=version.valid_from,
+            served=version.served,
         )
 
 

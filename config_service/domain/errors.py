@@ -21,6 +21,7 @@
     ├── DraftOutdatedError       the draft was made on a version that is not the newest; names both
     ├── PatchConflictError       the patch does not apply to the document as it is
     ├── SchemaViolationError     the document does not fit its schema; ``violations`` says where and by which keyword
+    ├── InvalidScheduleError     a version can only be published for a moment to come
     ├── NotRenderableError       the document has no faithful form in the requested format
     ├── UnavailableError         the service is starting or stopping
     │   └── TooManyConnectionsError  as many clients are connected as the service takes
@@ -200,6 +201,12 @@ class SchemaViolationError(ServiceError):
     def about(self, config: str) -> SchemaViolationError:
         """Return this error with violations that name ``config``: one of several published together."""
         return SchemaViolationError(str(self), tuple(replace(one, config=config) for one in self.violations))
+
+
+class InvalidScheduleError(ServiceError):
+    """A version can only be published for a moment to come, and that moment needs an offset."""
+
+    code = "invalid_schedule"
 
 
 class NotRenderableError(ServiceError):

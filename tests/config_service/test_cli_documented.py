@@ -68,6 +68,8 @@ def test_the_commands_are_these() -> None:
         "publish",
         "restore",
         "rollback",
+        "schedule cancel",
+        "schedule list",
         "schema history",
         "schema remove",
         "schema set",

@@ -248,10 +248,10 @@ def test_list_and_history_print_tab_separated_lines_into_a_pipe(service: Script)
         "orders\tprod\tmain\t3\trunning\t1\t2026-01-02T03:04:05+00:00",
         "orders\tprod\tmain\t3\tdeleted\t1\t2026-01-02T03:04:05+00:00",
     ]
-    service.answer({"versions": [ROW | {"kind": "rolled_back", "source_version": 1}]})
+    service.answer({"versions": [ROW | {"kind": "rolled_back", "source_version": 1, "state": "running"}]})
     assert run(service, "history", "orders").stdout.splitlines() == [
-        "VERSION\tKIND\tFROM\tCHANGED BY\tAT\tREVISION",
-        "3\trolled_back\t1\t1\t2026-01-02T03:04:05+00:00\t17",
+        "VERSION\tSTATE\tKIND\tFROM\tCHANGED BY\tAT\tREVISION",
+        "3\trunning\trolled_back\t1\t1\t2026-01-02T03:04:05+00:00\t17",
     ]
     assert service.requests[-1].path == "/api/v1/manage/configs/orders/history"
 
@@ -346,6 +346,45 @@ def test_drafts_of_several_configs_are_published_in_one_request(service: Script)
     }
     assert json.loads(run(service, "draft", "publish", "orders", "billing", "--json").stdout) == json.loads(
         service.body
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "where"),
+    [
+        (("publish", "orders", "-"), "query"),
+        (("draft", "publish", "orders"), "query"),
+        (("draft", "publish", "orders", "billing"), "body"),
+        (("rollback", "orders", "1"), "body"),
+    ],
+)
+def test_whatever_publishes_takes_a_moment_to_come(service: Script, args: tuple[str, ...], where: str) -> None:
+    """It is sent as it was typed, and the answer is told as what is to come."""
+    later = "2030-01-31T12:00:00+00:00"
+    row = ROW | {"changed": True, "scheduled": True, "valid_from": later}
+    service.answer(row | {"published": [row]}, 201)
+    result = run(service, *args, "--valid-from", later, stdin=b"{}")
+    assert result.stdout == f"orders (prod, main): version 3, revision 17, runs from {later}\n"
+    sent = service.request
+    assert (sent.query.get("valid_from") if where == "query" else [json.loads(sent.body)["valid_from"]]) == [later]
+
+
+def test_schedules_are_listed_and_cancelled(service: Script) -> None:
+    """As rows, and with a confirmation that ``--yes`` gives."""
+    later = "2030-01-31T12:00:00+00:00"
+    service.answer({"schedules": [ROW | {"valid_from": later}]})
+    assert run(service, "schedule", "list").stdout.splitlines() == [
+        "NAME\tENVIRONMENT\tLABEL\tVERSION\tRUNS FROM\tCHANGED BY\tAT",
+        f"orders\tprod\tmain\t3\t{later}\t1\t2026-01-02T03:04:05+00:00",
+    ]
+    assert json.loads(run(service, "schedule", "list", "--json").stdout) == json.loads(service.body)
+    service.answer(ROW | {"valid_from": later})
+    assert run(service, "schedule", "cancel", "orders").exit_code == 2
+    result = run(service, "schedule", "cancel", "orders", "--yes")
+    assert result.stdout == f"orders (prod, main): version 3 does not run from {later} on\n"
+    assert (service.requests[-1].method, service.requests[-1].path) == (
+        "DELETE",
+        "/api/v1/manage/configs/orders/schedule",
     )
 
 
@@ -716,8 +755,8 @@ def test_a_real_terminal_gets_an_aligned_table(service: Script) -> None:
     """On a terminal the columns line up, without tabs."""
     service.answer({"versions": [ROW | {"kind": "published"}]})
     assert [line.rstrip() for line in on_terminal(service, "history", "orders").splitlines()] == [
-        "VERSION  KIND       FROM  CHANGED BY  AT                         REVISION",
-        "3        published  -     1           2026-01-02T03:04:05+00:00  17",
+        "VERSION  STATE  KIND       FROM  CHANGED BY  AT                         REVISION",
+        "3        -      published  -     1           2026-01-02T03:04:05+00:00  17",
     ]
 
 

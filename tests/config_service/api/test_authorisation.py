@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from config_service.api import backups, drafts, exports, health, manage, schemas
+from config_service.api import backups, drafts, exports, health, manage, schedules, schemas
 from config_service.domain.keys import ConfigKey
 
 pytestmark = pytest.mark.anyio
@@ -40,6 +40,9 @@ ALLOWED: dict[tuple[str, str], set[str] | None] = {
     ("POST", f"{MANAGE}/drafts/publish"): {"write"},
     ("DELETE", f"{MANAGE}/configs/{{name}}/draft"): {"write"},
     ("GET", f"{MANAGE}/configs/{{name}}/diff"): {"write"},
+    ("GET", f"{MANAGE}/schedules"): ANY_TOKEN,
+    ("GET", f"{MANAGE}/configs/{{name}}/schedule"): {"write"},
+    ("DELETE", f"{MANAGE}/configs/{{name}}/schedule"): {"write"},
     ("GET", f"{MANAGE}/configs/{{name}}/schema"): {"write"},
     ("GET", f"{MANAGE}/configs/{{name}}/schema/document"): {"write"},
     ("GET", f"{MANAGE}/configs/{{name}}/schema/history"): {"write"},
@@ -70,7 +73,15 @@ HEADERS = {("PATCH", f"{MANAGE}/configs/{{name}}/draft"): {"Content-Type": "appl
 
 def test_the_table_has_every_route() -> None:
     """A new route of the framework needs a row here; those of the wire protocol stand in DESIGN and PROTOCOL."""
-    routers = (manage.router, drafts.router, schemas.router, backups.router, exports.router, health.router)
+    routers = (
+        manage.router,
+        drafts.router,
+        schedules.router,
+        schemas.router,
+        backups.router,
+        exports.router,
+        health.router,
+    )
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     found = {(method, route.path) for route in routes for method in route.methods}
     assert found == {(method, path) for method, path in ALLOWED if not path.startswith(SERVICE)}
@@ -80,6 +91,8 @@ def test_the_table_has_every_route() -> None:
 async def tokens(service: Any) -> dict[str, Any]:
     """One token per right, one with every right elsewhere, and those that are no good any more."""
     await service.publish("orders", b'{"a": 0}')
+    later = service.clock.now + timedelta(10)
+    await service.operations.publish(service.admin.token, ConfigKey("orders"), b'{"a": 5}', valid_from=later)
     await service.operations.drafts.replace(service.admin.token, ConfigKey("orders"), b'{"a": 1}')
     await service.operations.schemas.set(service.admin.token, ConfigKey("orders"), b'{"required": []}')
     made = {right: await service.mint(f"orders@default:{right}") for right in sorted(RIGHTS)}

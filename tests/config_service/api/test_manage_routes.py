@@ -48,7 +48,9 @@ async def test_a_publish_is_201_with_its_row(service: Any, http: Any) -> None:
         "deleted": False,
         "changed_by": 1,
         "timestamp": format_timestamp(service.clock.now),
+        "valid_from": None,
         "changed": True,
+        "scheduled": False,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -397,3 +397,60 @@ def test_a_store_of_the_second_schema_has_neither_drafts_nor_schemas(database: S
             await store.close()
 
     asyncio.run(scenario())
+
+
+def test_down_to_the_fourth_schema_goes_on_with_what_runs(database: SqliteFile, path: Path) -> None:
+    """0004 serves the newest version: what never ran and stands behind what runs is lost, everything else is told."""
+    later, billing = NOON + timedelta(hours=1), ConfigKey("billing")
+
+    async def publish_for_later() -> None:
+        store = SqlStore(f"sqlite:///{path}")
+        await store.open()
+        await store.commit_version(new_version())
+        await store.commit_version(new_version(base=1, document=b"2", valid_from=later))
+        await store.activate_version(ORDERS, 2, later)
+        await store.commit_version(new_version(base=2, document=b"3", valid_from=later))
+        await store.commit_version(new_version(base=3, document=b"4"))
+        await store.commit_version(new_version(base=4, document=b"5", valid_from=later))
+        await store.cancel_schedule(ORDERS, 5, 7, NOON)
+        await store.commit_version(new_version(base=5, document=b"6", valid_from=later))
+        await store.commit_version(new_version(billing, valid_from=later))
+        await store.close()
+
+    asyncio.run(publish_for_later())
+    told(path)
+    with database.migrating() as connection:
+        migrations.downgrade(connection, "0004")
+        kept = connection.execute(text("SELECT name, version, revision, kind FROM versions ORDER BY revision")).all()
+        assert [tuple(row) for row in kept] == [
+            ("orders", n, r, "published") for n, r in ((1, 1), (2, 3), (3, 4), (4, 5))
+        ]
+        at = connection.execute(text("SELECT timestamp FROM versions WHERE version = 2")).scalar_one()
+        assert at == format_timestamp(later)
+        entries = connection.execute(text("SELECT revision, kind, name, version FROM log ORDER BY 1")).all()
+        assert [(name, version) for _, _, name, version in entries] == [
+            ("orders", 1),
+            (None, None),
+            ("orders", 2),
+            ("orders", 3),
+            ("orders", 4),
+            *[(None, None)] * 4,
+        ]
+        assert {kind for _, kind, _, _ in entries} == {"published"}
+        migrations.upgrade(connection)
+        assert migrations.is_current(connection)
+
+    async def go_on() -> None:
+        store = SqlStore(f"sqlite:///{path}")
+        await store.open()
+        try:
+            await check_laws(store)
+            running = await store.running_version(ORDERS)
+            assert running is not None
+            assert (running.version, running.document) == (4, b"4")
+            assert await store.running_version(billing) is None
+            assert (await store.commit_version(new_version(base=4, valid_from=later))).revision == 10
+        finally:
+            await store.close()
+
+    asyncio.run(go_on())

@@ -15,12 +15,29 @@ from postgres import PostgresServer
 from sqlalchemy import RowMapping
 
 from config_service.domain.keys import ConfigKey
-from config_service.domain.records import ChangeKind, KeyRotation, LogEntry, NewToken, StoredKey, StoredToken, Version
+from config_service.domain.records import (
+    Activation,
+    ChangeKind,
+    Draft,
+    KeyRotation,
+    LogEntry,
+    NewToken,
+    StoredKey,
+    StoredSchema,
+    StoredToken,
+    Version,
+)
 from config_service.domain.scopes import Right, Scope
 from config_service.store import rows
-from config_service.store.protocol import KeyConflictError, VersionConflictError
+from config_service.store.protocol import (
+    DraftConflictError,
+    KeyConflictError,
+    ScheduleConflictError,
+    SchemaConflictError,
+    VersionConflictError,
+)
 from config_service.store.sql import SqlStore
-from config_service.testing import check_laws, new_rotation, new_version
+from config_service.testing import check_laws, new_draft, new_rotation, new_schema, new_version
 
 KEYS = (ConfigKey("orders"), ConfigKey("orders", "prod"), ConfigKey("ORDERS"))
 ABOUT_SCHEMAS = (ChangeKind.SCHEMA_SET, ChangeKind.SCHEMA_REMOVED)
@@ -34,6 +51,8 @@ class Model:
     versions: dict[ConfigKey, list[Version]] = field(default_factory=dict)
     log: list[LogEntry] = field(default_factory=list)
     tokens: list[StoredToken] = field(default_factory=list)
+    drafts: dict[ConfigKey, Draft | None] = field(default_factory=dict)
+    schemas: dict[ConfigKey, list[StoredSchema]] = field(default_factory=dict)
 
     @property
     def next(self) -> int:
@@ -56,6 +75,96 @@ def publish(key: ConfigKey, offset: int, document: bytes | None) -> Step:
         kept.append(version)
         entry = LogEntry(model.next, change.kind, 7, change.timestamp, key=key, version=version.version)
         model.log.append(entry)
+
+    return step
+
+
+def publish_later(key: ConfigKey, offset: int, document: bytes, valid_from: datetime) -> Step:
+    async def step(store: SqlStore, model: Model) -> None:
+        kept = model.versions.setdefault(key, [])
+        change = new_version(key, max(0, len(kept) + offset), document, valid_from=valid_from)
+        if change.base != len(kept):
+            with pytest.raises(VersionConflictError):
+                await store.commit_version(change)
+            return
+        version = await store.commit_version(change)
+        assert version == rows.committed_version(change, model.next)
+        kept.append(version)
+        model.log.append(
+            LogEntry(model.next, ChangeKind.SCHEDULED, 7, change.timestamp, key=key, version=version.version)
+        )
+
+    return step
+
+
+def publish_together(keys: list[ConfigKey], offset: int) -> Step:
+    async def step(store: SqlStore, model: Model) -> None:
+        changes = [new_version(key, len(model.versions.get(key, []))) for key in keys]
+        changes[-1] = replace(changes[-1], base=max(0, changes[-1].base + offset))
+        if changes[-1].base != len(model.versions.get(keys[-1], [])):
+            with pytest.raises(VersionConflictError):
+                await store.commit_versions(changes)
+            return
+        for version in await store.commit_versions(changes):
+            assert version.revision == model.next
+            model.versions.setdefault(version.key, []).append(version)
+            model.log.append(
+                LogEntry(model.next, version.kind, 7, version.timestamp, key=version.key, version=version.version)
+            )
+
+    return step
+
+
+def end_schedule(key: ConfigKey, offset: int, activates: bool, at: datetime) -> Step:
+    async def step(store: SqlStore, model: Model) -> None:
+        kept = model.versions.get(key, [])
+        number = len(kept) + offset
+        waits = kept and number == len(kept) and kept[-1].awaited
+        if not waits:
+            with pytest.raises(ScheduleConflictError):
+                await (
+                    store.activate_version(key, number, at) if activates else store.cancel_schedule(key, number, 9, at)
+                )
+            return
+        if activates:
+            kept[-1] = replace(kept[-1], activation=Activation(model.next, at))
+            assert await store.activate_version(key, number, at) == kept[-1]
+            model.log.append(LogEntry(model.next, ChangeKind.ACTIVATED, 7, at, key=key, version=number))
+        else:
+            kept[-1] = replace(kept[-1], cancelled=model.next)
+            entry = LogEntry(model.next, ChangeKind.SCHEDULE_CANCELLED, 9, at, key=key, version=number)
+            assert await store.cancel_schedule(key, number, 9, at) == entry
+            model.log.append(entry)
+
+    return step
+
+
+def stage(key: ConfigKey, sees: bool, document: bytes | None) -> Step:
+    async def step(store: SqlStore, model: Model) -> None:
+        before = model.drafts.get(key)
+        seen = (before.document if before else None) if sees else b"another draft"
+        after = None if document is None else new_draft(key, document=document)
+        if seen != (before.document if before else None):
+            with pytest.raises(DraftConflictError):
+                await store.replace_draft(key, seen, after)
+            return
+        await store.replace_draft(key, seen, after)
+        model.drafts[key] = after
+
+    return step
+
+
+def set_schema(key: ConfigKey, offset: int, schema: bytes | None) -> Step:
+    async def step(store: SqlStore, model: Model) -> None:
+        kept = model.schemas.setdefault(key, [])
+        change = new_schema(key, max(0, len(kept) + offset), schema)
+        if change.base != len(kept):
+            with pytest.raises(SchemaConflictError):
+                await store.commit_schema(change)
+            return
+        kept.append(await store.commit_schema(change))
+        assert kept[-1].revision == model.next
+        model.log.append(LogEntry(model.next, change.kind, 7, change.timestamp, key=key, schema=change.number))
 
     return step
 
@@ -135,6 +244,13 @@ tokens = st.builds(
 )
 steps = st.one_of(
     st.builds(publish, st.sampled_from(KEYS), st.sampled_from((-1, 0, 0, 0, 1)), st.none() | st.binary(max_size=50)),
+    st.builds(publish_later, st.sampled_from(KEYS), st.sampled_from((-1, 0, 0, 1)), st.binary(max_size=50), moments),
+    st.builds(end_schedule, st.sampled_from(KEYS), st.sampled_from((-1, 0, 0, 0)), st.booleans(), moments),
+    st.builds(
+        publish_together, st.lists(st.sampled_from(KEYS), min_size=1, unique=True), st.sampled_from((-1, 0, 0, 1))
+    ),
+    st.builds(stage, st.sampled_from(KEYS), st.sampled_from((True, True, False)), st.none() | st.binary(max_size=50)),
+    st.builds(set_schema, st.sampled_from(KEYS), st.sampled_from((-1, 0, 0, 1)), st.none() | st.binary(max_size=50)),
     st.builds(create_token, tokens),
     st.builds(rotate, st.integers(-1, 4), st.binary(max_size=40), moments),
     st.builds(revoke, st.integers(-1, 4)),
@@ -145,7 +261,10 @@ steps = st.one_of(
 @given(sequence=st.lists(steps, max_size=20))
 @settings(max_examples=30, deadline=None)
 def test_a_store_tells_what_a_model_tells(sequence: list[Step], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whatever is published, deleted, created, rekeyed, revoked and reopened in any order, on right and wrong bases."""
+    """Whatever is published now, later or together, ends, is staged, described, created, rekeyed, revoked and reopened.
+
+    In any order, on right and wrong bases.
+    """
     directory = tmp_path_factory.mktemp("model")
     asyncio.run(play(sequence, f"sqlite:///{directory}/store.db"))
 
@@ -167,7 +286,12 @@ async def play(sequence: list[Step], url: str) -> None:
         assert await store.log(0, 1_000) == model.log
         assert await store.tokens() == model.tokens
         for key in KEYS:
-            assert await store.versions(key) == [version.info for version in model.versions.get(key, [])]
+            kept = model.versions.get(key, [])
+            assert await store.versions(key) == [version.info for version in kept]
+            assert [await store.version(key, version.version) for version in kept] == kept
+            assert await store.running_version(key) == next((one for one in reversed(kept) if one.served), None)
+            assert await store.draft(key) == model.drafts.get(key)
+            assert await store.schemas(key) == [schema.info for schema in model.schemas.get(key, [])]
         await check_laws(store)
     finally:
         await store.close()
@@ -184,6 +308,9 @@ async def play(sequence: list[Step], url: str) -> None:
         timestamp=moments,
         document=st.none() | st.binary(max_size=50),
         source_version=st.none() | numbers,
+        valid_from=st.none() | moments,
+        activation=st.none() | st.builds(Activation, numbers, moments),
+        cancelled=st.none() | numbers,
     )
 )
 @settings(deadline=None)
