@@ -58,6 +58,10 @@ class Session:
 
         return await self.run(lambda: self.look(work))
 
+    async def peek(self, work: Callable[[State], T]) -> T:
+        """Return what ``work`` reads from the state, which may not hold yet what others have just appended."""
+        return await self._run(self._readers, lambda: self.look(work))
+
     async def run(self, work: Callable[[], T]) -> T:
         """Return what ``work`` returns, on a thread that reads. It may ``look``, and take its time in between."""
 

@@ -186,7 +186,13 @@ class JournalStore:
 
     async def version(self, key: ConfigKey, number: int) -> Version | None:
         """Return one version of ``key``, or None."""
-        infos = await self._read(lambda state: _numbered(state.versions.get(key, []), number))
+        session = self._opened()
+
+        def find(state: State) -> list[VersionInfo]:
+            return _numbered(state.versions.get(key, []), number)
+
+        # What is known already need not be asked for.
+        infos = await session.peek(find) or await session.read(find)
         return next(iter(await self._versions(infos)), None)
 
     # --- drafts ---
