@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PARALLEL := -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install test coverage unit integration e2e long chaos lint fmt typecheck security bench build demo docker-up docker-down lock clean
+.PHONY: help install test coverage unit integration e2e long chaos lint fmt typecheck security bench build demo docker-up docker-down lock ferretdb clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*  ## \(.*\)$$/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -103,6 +103,26 @@ chaos: WORLDS ?= 3
 
 bench: install  ## every benchmark, each beside its peer
 	$(RUN)/python -m benchmarks
+
+# --- servers for the tests -------------------------------------------------------------------------------------------
+
+FERRETDB_VERSION := v1.24.0
+FERRETDB := .cache/ferretdb/ferretdb
+# Only the SQLite backend, in Go alone; the version that `go install` would leave out must stand in a file of its own.
+ferretdb: $(FERRETDB)  ## build FerretDB v1, a server for the tests of the store in MongoDB (needs Go 1.22 or later)
+
+$(FERRETDB):
+	@command -v go >/dev/null || { echo 'make ferretdb needs Go 1.22 or later: https://go.dev/dl/ (Debian: apt-get install golang)' >&2; exit 1; }
+	@case "$$(go env GOVERSION)" in go1.[0-9]|go1.[0-9].*|go1.1[0-9]*|go1.2[01]*) \
+		echo "make ferretdb needs Go 1.22 or later; this is $$(go env GOVERSION): https://go.dev/dl/" >&2; exit 1;; esac
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@module=$$(go mod download -json github.com/FerretDB/FerretDB@$(FERRETDB_VERSION) | sed -n 's/^\t"Dir": "\(.*\)",*$$/\1/p'); \
+		test -n "$$module" || { echo 'github.com/FerretDB/FerretDB could not be downloaded; is there a Go module proxy?' >&2; exit 1; }; \
+		cp -R "$$module" $(@D)/source && chmod -R u+w $(@D)/source
+	@echo $(FERRETDB_VERSION) > $(@D)/source/build/version/version.txt
+	cd $(@D)/source && CGO_ENABLED=0 go build -trimpath -tags ferretdb_no_postgresql -ldflags '-s -w' -o ../built ./cmd/ferretdb
+	@$(@D)/built --version
+	@rm -rf $(@D)/source && mv $(@D)/built $@
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator
 
+import mongo
 import pytest
 from postgres import HOW_TO, OwnServer, PostgresServer, any_server, binaries, is_available, running_server
 
@@ -48,6 +49,22 @@ def postgres() -> Iterator[PostgresServer]:
 def postgres_url(postgres: PostgresServer) -> str:
     """The URL of an empty store on a real PostgreSQL."""
     return postgres.schema()
+
+
+@pytest.fixture(scope="session")
+def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mongo.MongoServer]:
+    """A real server that speaks MongoDB's protocol, one for all tests of this process."""
+    if not mongo.is_available():
+        pytest.skip(mongo.HOW_TO)
+    with mongo.any_server(tmp_path_factory.mktemp("mongodb")) as server:
+        yield server
+
+
+@pytest.fixture
+def mongodb_url(mongodb: mongo.MongoServer) -> Iterator[str]:
+    """The URL of an empty store on it."""
+    yield mongodb.database()
+    mongodb.drop()
 
 
 @pytest.fixture

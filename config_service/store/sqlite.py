@@ -89,7 +89,7 @@ class SqliteFile:
         if not lock.acquire():
             raise StoreLockedError(
                 f"{self._path} is in use by another process; SQLite serves one process: stop the other one, "
-                "or give each service a file of its own"
+                "or use PostgreSQL (postgresql://…), which serves any number"
             )
         self._lock = lock
         _make_file(self._path)

@@ -12,6 +12,9 @@ FORMS: Final = (
     "sqlite:///relative/path.db",
     "sqlite:////absolute/path.db",
     "postgresql://user:password@host:5432/database",
+    "mongodb://user:password@host:27017/database",
+    "file:///absolute/directory",
+    "file:relative/directory",
 )
 """What a store URL may look like, for messages and docs."""
 
@@ -22,7 +25,7 @@ def create_store(url: str) -> ConfigStore:
     Raises StoreError when it names none, or a library that this kind of store needs is not installed. The message does
     not repeat the URL, which may hold a password.
     """
-    scheme, found, _ = url.partition("://")
+    scheme, found, _ = url.partition("://" if not url.startswith("file:") else ":")
     kind = _KINDS.get(scheme)
     if kind is None or not found:
         raise StoreError(f"unsupported store URL; use one of {', '.join(FORMS)}")
@@ -35,9 +38,32 @@ def _sql(url: str) -> ConfigStore:
     return SqlStore(url)
 
 
+def _files(url: str) -> ConfigStore:
+    from .journal.files import FilesJournal  # noqa: PLC0415
+    from .journal.store import JournalStore  # noqa: PLC0415
+
+    return JournalStore(FilesJournal.from_url(url))
+
+
+def _mongo(url: str) -> ConfigStore:
+    from .journal.store import JournalStore  # noqa: PLC0415
+
+    try:
+        from .journal.mongo import MongoJournal  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name not in {"pymongo", "bson"}:
+            raise
+    else:
+        return JournalStore(MongoJournal(url))
+    raise StoreError("a store in MongoDB needs PyMongo: pip install 'python-config-client[server,mongodb]'")
+
+
 _KINDS: Final[Mapping[str, Callable[[str], ConfigStore]]] = {
     "sqlite": _sql,
     "postgresql": _sql,
     "postgres": _sql,
+    "mongodb": _mongo,
+    "mongodb+srv": _mongo,
+    "file": _files,
 }
 """By the scheme of the URL."""

@@ -1,13 +1,15 @@
-"""A MongoDB-compatible server for tests: the one that ``MONGODB_URL`` names, or a child of ours.
+"""A MongoDB-compatible server for tests: the one at the URL in MONGODB_URL, or a child from a binary of this machine.
 
 ``mongod`` and ``ferretdb`` are looked for on PATH; ``make ferretdb`` builds one into ``.cache/ferretdb``. A child keeps
-its data in a directory of the test run, listens on loopback only, and ends with the tests.
+its data in a directory of the test run, listens on loopback only, and ends with the tests. PyMongo is imported when it
+is used: the SDK's tests run without it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -15,28 +17,70 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
-from pymongo import MongoClient
-from pymongo.errors import PyMongoError
+VARIABLE = "MONGODB_URL"
+HOW_TO = (
+    "needs a MongoDB-compatible server: `make ferretdb` builds one, or put mongod or ferretdb on PATH, or set "
+    f"{VARIABLE} to the URL of a server, without a database, whose user may create databases"
+)
+_START = 60.0
+"""Seconds after which a server counts as not starting."""
 
-ROOT: Final = Path(__file__).parents[2]
-MISSING: Final = "no MongoDB-compatible server: set MONGODB_URL, put mongod or ferretdb on PATH, or build FerretDB by `make ferretdb`"
-START_SECONDS: Final = 60.0
 
-
-def find_server() -> Path | None:
-    """Return the binary of a server, or None."""
+def binary() -> Path | None:
+    """Return the program of a server, or None."""
     for name in ("mongod", "ferretdb"):
         if (found := shutil.which(name)) is not None:
             return Path(found)
-    built = ROOT / ".cache" / "ferretdb" / "ferretdb"
+    built = Path(__file__).parents[2] / ".cache" / "ferretdb" / "ferretdb"
     return built if built.exists() else None
 
 
+def is_available() -> bool:
+    """Tell whether tests can have a server."""
+    return bool(os.environ.get(VARIABLE)) or binary() is not None
+
+
+class MongoServer:
+    """One server, in which every test has databases of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._used: set[str] = set()
+
+    def database(self, name: str | None = None) -> str:
+        """Return a store URL that leads to an empty database; the same name always leads to the same one."""
+        name = name or f"test_{secrets.token_hex(8)}"
+        self._used.add(name)
+        base, mark, query = self.url.partition("?")
+        return f"{base.rstrip('/')}/{name}{mark}{query}"
+
+    def drop(self) -> None:
+        """Drop every database that was asked for."""
+        from pymongo import MongoClient
+
+        with MongoClient[dict[str, object]](self.url) as client:
+            for name in self._used:
+                client.drop_database(name)
+        self._used.clear()
+
+
 @contextmanager
-def running_server(binary: Path, directory: Path) -> Iterator[str]:
-    """Run a server that keeps its data in ``directory`` for a block, and give its URL without a database."""
+def any_server(directory: Path) -> Iterator[MongoServer]:
+    """Give a server for a block; a child of ours keeps its data in ``directory``."""
+    url = os.environ.get(VARIABLE)
+    if url:
+        yield MongoServer(url)
+        return
+    program = binary()
+    if program is None:
+        raise RuntimeError(HOW_TO)
+    with _child(program, directory) as url:
+        yield MongoServer(url)
+
+
+@contextmanager
+def _child(program: Path, directory: Path) -> Iterator[str]:
     data = directory / "data"
     data.mkdir(parents=True)
     with socket.socket() as reserved:
@@ -44,28 +88,28 @@ def running_server(binary: Path, directory: Path) -> Iterator[str]:
         port = reserved.getsockname()[1]
     with (directory / "log").open("wb") as log:
         server = subprocess.Popen(
-            [binary, *_arguments(binary, data, port)],
+            [program, *_arguments(program, data, port)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=data,
             env={"PATH": os.environ.get("PATH", ""), "DO_NOT_TRACK": "1"},
         )
+    try:
+        url = f"mongodb://127.0.0.1:{port}"
+        _wait(server, url, directory / "log")
+        yield url
+    finally:
+        server.terminate()
         try:
-            url = f"mongodb://127.0.0.1:{port}"
-            _wait(server, url, directory / "log")
-            yield url
-        finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
-def _arguments(binary: Path, data: Path, port: int) -> list[str]:
-    if binary.name.startswith("mongod"):
+def _arguments(program: Path, data: Path, port: int) -> list[str]:
+    if program.name.startswith("mongod"):
         return ["--dbpath", str(data), "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
     return [
         "--handler=sqlite",
@@ -80,10 +124,13 @@ def _arguments(binary: Path, data: Path, port: int) -> list[str]:
 
 def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     """Return once the server answers."""
-    end = time.monotonic() + START_SECONDS
-    with contextlib.closing(MongoClient[dict[str, object]](url, serverSelectionTimeoutMS=500)) as client:
+    from pymongo import MongoClient
+    from pymongo.errors import PyMongoError
+
+    end = time.monotonic() + _START
+    with MongoClient[dict[str, object]](url, serverSelectionTimeoutMS=500) as client:
         while time.monotonic() < end and server.poll() is None:
             with contextlib.suppress(PyMongoError):
                 client.admin.command("ping")
                 return
-    raise RuntimeError(f"{server.args} did not start: {log.read_text(errors='replace')[-2_000:]}")
+    raise RuntimeError(f"{server.args!r} did not start: {log.read_text(errors='replace')[-2_000:]}")

@@ -41,7 +41,13 @@ from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from ...domain.epochs import later_epoch
-from ...domain.errors import DocumentTooLargeError, StoreCorruptError, StoreError, StoreFullError
+from ...domain.errors import (
+    DocumentTooLargeError,
+    OutcomeUnknownError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+)
 from .fields import Fields
 from .protocol import Cell, Growing
 from .record import DOCUMENTS, MALFORMED, Record, damaged, read_record, record_fields
@@ -316,21 +322,28 @@ class _Place:
             collection.delete_many(mine)
 
     def _insert(self, document: _Document) -> bool:
-        try:
-            self._log.insert_one(document)
-        except DuplicateKeyError:
-            return self._is_ours(document)
-        except _UNCERTAIN:
-            # It may have been made, or be under way: whoever inserts the same again gets to know.
+        """Insert ``document`` unless there is another of its name (False). Raises OutcomeUnknownError."""
+        sent = False
+        for _ in range(2):
             try:
                 self._log.insert_one(document)
             except DuplicateKeyError:
-                return self._is_ours(document)
-        return True
-
-    def _is_ours(self, document: _Document) -> bool:
-        there = self._log.find_one({"_id": document["_id"]}, {DOCUMENTS: 0})
-        return there is not None and there.get(_AUTHOR) == document[_AUTHOR]
+                there = self._log.find_one({"_id": document["_id"]}, {DOCUMENTS: 0})
+                if there is not None or not sent:
+                    return there is not None and there.get(_AUTHOR) == document[_AUTHOR]
+                # Ours perhaps, and not with the majority yet.
+                break
+            except ServerSelectionTimeoutError:
+                if not sent:
+                    raise
+            except _UNCERTAIN:
+                # It was made, or is under way, or lost: whoever inserts the same again gets to know.
+                sent = True
+            else:
+                return True
+        raise OutcomeUnknownError(
+            f"{self._where} did not say whether the change was made; look what is there before trying again"
+        )
 
     def _find(self, number: int, *, documents: bool) -> Record | None:
         document = self._log.find_one({"_id": self._id(number)}, None if documents else {DOCUMENTS: 0})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -26,6 +27,9 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 _READERS: Final = 4
+_WAIT: Final = 0.01
+_WAITS: Final = 300
+"""How often, and for how many seconds each time, to wait for a record of somebody else that not everybody reads yet."""
 
 
 class Session:
@@ -130,6 +134,7 @@ class Session:
         It is asked again whenever another writer was faster, and nothing is appended when it makes no record. What it
         raises counts only on a state that is up to date.
         """
+        waits = iter(range(_WAITS))
         while True:
             before = self._state.revision
             try:
@@ -145,7 +150,9 @@ class Session:
                 self._fold([as_kept(record)])
                 return outcome
             elif self.refresh() == before:
-                raise StoreError(f"revision {record.number} is taken by a record that cannot be read yet; try again")
+                if next(waits, None) is None:
+                    raise StoreError(f"revision {record.number} is taken, and cannot be read yet; try again")
+                time.sleep(_WAIT)
 
     def refresh(self) -> int:
         """Fold what others have appended, and return the newest revision. A journal of our own has nothing to fold."""

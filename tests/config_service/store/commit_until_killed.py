@@ -1,7 +1,8 @@
-"""A program for the crash tests: commits from several tasks to the store in ``argv[1]``, and reports what came back.
+"""A program for the crash tests: commits from several tasks to the store at a URL, and reports what came back.
 
-Writes ``open`` once the store is open, then one line per commit that has returned: name, version, revision, and the
-document's SHA-256. ``argv[2]`` seeds the sizes. It is meant to be killed; by itself it ends after thousands of commits.
+``argv[1]`` is the URL, ``argv[2]`` seeds the sizes. Writes ``open`` once the store is open, then one line per commit
+that has returned: name, version, revision, and the document's SHA-256. It is meant to be killed; by itself it ends
+after thousands of commits.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from datetime import datetime, timezone
 
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import ChangeKind, NewVersion
-from config_service.store.sql import SqlStore
+from config_service.store.protocol import ConfigStore
+from config_service.store.urls import create_store
 
 WRITERS = 4
 COMMITS = 2_000
@@ -25,7 +27,7 @@ def report(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
 
-async def write(store: SqlStore, name: str, chance: random.Random) -> None:
+async def write(store: ConfigStore, name: str, chance: random.Random) -> None:
     base = len(await store.versions(ConfigKey(name)))
     for number in range(base, base + COMMITS):
         document = chance.randbytes(chance.choice((10, 1_000, 20_000)))
@@ -35,7 +37,7 @@ async def write(store: SqlStore, name: str, chance: random.Random) -> None:
         report(f"{name} {version.version} {version.revision} {hashlib.sha256(document).hexdigest()}")
 
 
-async def write_pairs(store: SqlStore, chance: random.Random) -> None:
+async def write_pairs(store: ConfigStore, chance: random.Random) -> None:
     """Commit two configs together, again and again; both lines of a pair are reported at once."""
     keys = [ConfigKey("pair-0"), ConfigKey("pair-1")]
     base = len(await store.versions(keys[0]))
@@ -50,7 +52,7 @@ async def write_pairs(store: SqlStore, chance: random.Random) -> None:
 
 
 async def main() -> None:
-    store = SqlStore(f"sqlite:///{sys.argv[1]}")
+    store = create_store(sys.argv[1])
     await store.open()
     report("open")
     seed = int(sys.argv[2])

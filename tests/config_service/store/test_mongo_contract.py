@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-import mongo
 import pytest
-from pymongo import MongoClient
+from mongo import MongoServer
 
 from config_service.store.journal.mongo import MongoJournal
 from config_service.store.journal.record import Record
@@ -60,41 +58,21 @@ class HeldStore(JournalStore):
         self.held_journal = journal
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server, without a database."""
-    url = os.environ.get("MONGODB_URL")
-    if url is not None:
-        yield url.rstrip("/")
-        return
-    binary = mongo.find_server()
-    if binary is None:
-        pytest.skip(mongo.MISSING)
-    with mongo.running_server(binary, tmp_path_factory.mktemp("mongo")) as url:
-        yield url
-
-
-@pytest.mark.usefixtures("databases")
+@pytest.mark.long
 class TestMongo(StoreContract):
     """Every law, in MongoDB."""
 
-    server = ""
-
-    @pytest.fixture
-    def databases(self, server: str) -> Iterator[None]:
-        """Every directory of a test has a database of its own, dropped at its end."""
-        type(self).server = server
-        self.used: set[str] = set()
+    @pytest.fixture(autouse=True)
+    def _take_server(self, mongodb: MongoServer) -> Iterator[None]:
+        self.server = mongodb
         yield
-        with MongoClient[dict[str, object]](server) as client:
-            for name in self.used:
-                client.drop_database(name)
+        mongodb.drop()
 
     def create_store(self, directory: Path) -> ConfigStore:
         """Return a store in the database of ``directory``."""
-        name = f"test_{hashlib.sha256(str(directory).encode()).hexdigest()[:24]}"
-        self.used.add(name)
-        return HeldStore(HeldJournal(f"{self.server}/{name}"))
+        return HeldStore(
+            HeldJournal(self.server.database(f"test_{hashlib.sha256(str(directory).encode()).hexdigest()[:24]}"))
+        )
 
     def stalled(self, store: ConfigStore) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
         """Stop the store's thread that writes where a record is about to be sent."""

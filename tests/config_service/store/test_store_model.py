@@ -1,4 +1,4 @@
-"""Any sequence of changes on the SQL store comes out as on a model of a few lines; records and rows are inverse."""
+"""Any sequence of changes on a store comes out as on a model of a few lines; records and rows are inverse."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TypeAlias, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mongo import MongoServer
 from postgres import PostgresServer
 from sqlalchemy import RowMapping
 
@@ -30,13 +31,14 @@ from config_service.domain.records import (
 from config_service.domain.scopes import Right, Scope
 from config_service.store import rows
 from config_service.store.protocol import (
+    ConfigStore,
     DraftConflictError,
     KeyConflictError,
     ScheduleConflictError,
     SchemaConflictError,
     VersionConflictError,
 )
-from config_service.store.sql import SqlStore
+from config_service.store.urls import create_store
 from config_service.testing import check_laws, new_draft, new_rotation, new_schema, new_version
 
 KEYS = (ConfigKey("orders"), ConfigKey("orders", "prod"), ConfigKey("ORDERS"))
@@ -59,11 +61,11 @@ class Model:
         return len(self.log) + 1
 
 
-Step: TypeAlias = Callable[[SqlStore, Model], Awaitable[None]]
+Step: TypeAlias = Callable[[ConfigStore, Model], Awaitable[None]]
 
 
 def publish(key: ConfigKey, offset: int, document: bytes | None) -> Step:
-    async def step(store: SqlStore, model: Model) -> None:
+    async def step(store: ConfigStore, model: Model) -> None:
         kept = model.versions.setdefault(key, [])
         change = new_version(key, max(0, len(kept) + offset), document)
         if change.base != len(kept):
@@ -80,7 +82,7 @@ def publish(key: ConfigKey, offset: int, document: bytes | None) -> Step:
 
 
 def publish_later(key: ConfigKey, offset: int, document: bytes, valid_from: datetime) -> Step:
-    async def step(store: SqlStore, model: Model) -> None:
+    async def step(store: ConfigStore, model: Model) -> None:
         kept = model.versions.setdefault(key, [])
         change = new_version(key, max(0, len(kept) + offset), document, valid_from=valid_from)
         if change.base != len(kept):
@@ -98,7 +100,7 @@ def publish_later(key: ConfigKey, offset: int, document: bytes, valid_from: date
 
 
 def publish_together(keys: list[ConfigKey], offset: int) -> Step:
-    async def step(store: SqlStore, model: Model) -> None:
+    async def step(store: ConfigStore, model: Model) -> None:
         changes = [new_version(key, len(model.versions.get(key, []))) for key in keys]
         changes[-1] = replace(changes[-1], base=max(0, changes[-1].base + offset))
         if changes[-1].base != len(model.versions.get(keys[-1], [])):
@@ -116,7 +118,7 @@ def publish_together(keys: list[ConfigKey], offset: int) -> Step:
 
 
 def end_schedule(key: ConfigKey, offset: int, activates: bool, at: datetime) -> Step:
-    async def step(store: SqlStore, model: Model) -> None:
+    async def step(store: ConfigStore, model: Model) -> None:
         kept = model.versions.get(key, [])
         number = len(kept) + offset
         waits = kept and number == len(kept) and kept[-1].awaited
@@ -140,7 +142,7 @@ def end_schedule(key: ConfigKey, offset: int, activates: bool, at: datetime) -> 
 
 
 def stage(key: ConfigKey, sees: bool, document: bytes | None) -> Step:
-    async def step(store: SqlStore, model: Model) -> None:
+    async def step(store: ConfigStore, model: Model) -> None:
         before = model.drafts.get(key)
         seen = (before.document if before else None) if sees else b"another draft"
         after = None if document is None else new_draft(key, document=document)
@@ -155,7 +157,7 @@ def stage(key: ConfigKey, sees: bool, document: bytes | None) -> Step:
 
 
 def set_schema(key: ConfigKey, offset: int, schema: bytes | None) -> Step:
-    async def step(store: SqlStore, model: Model) -> None:
+    async def step(store: ConfigStore, model: Model) -> None:
         kept = model.schemas.setdefault(key, [])
         change = new_schema(key, max(0, len(kept) + offset), schema)
         if change.base != len(kept):
@@ -170,7 +172,7 @@ def set_schema(key: ConfigKey, offset: int, schema: bytes | None) -> Step:
 
 
 def create_token(token: NewToken) -> Step:
-    async def step(store: SqlStore, model: Model) -> None:
+    async def step(store: ConfigStore, model: Model) -> None:
         stored, entry = await store.commit_token(token)
         assert entry == LogEntry(model.next, ChangeKind.TOKEN_CREATED, 7, token.created_at, token_id=stored.id)
         assert stored.id == len(model.tokens) + 1
@@ -181,7 +183,7 @@ def create_token(token: NewToken) -> Step:
 
 
 def revoke(token_id: int) -> Step:
-    async def step(store: SqlStore, model: Model) -> None:
+    async def step(store: ConfigStore, model: Model) -> None:
         entry = await store.revoke_token(token_id, 7, NOON)
         place = token_id - 1
         if 0 <= place < len(model.tokens) and not model.tokens[place].revoked_at:
@@ -195,7 +197,7 @@ def revoke(token_id: int) -> Step:
 
 
 def rotate(token_id: int, key: bytes, retires_at: datetime) -> Step:
-    async def step(store: SqlStore, model: Model) -> None:
+    async def step(store: ConfigStore, model: Model) -> None:
         place = token_id - 1
         if not 0 <= place < len(model.tokens) or model.tokens[place].revoked_at:
             assert await store.rotate_token_keys(KeyRotation(token_id, (), (), 7, NOON)) is None
@@ -213,7 +215,7 @@ def rotate(token_id: int, key: bytes, retires_at: datetime) -> Step:
     return step
 
 
-async def reopen(store: SqlStore, _model: Model) -> None:
+async def reopen(store: ConfigStore, _model: Model) -> None:
     await store.close()
     await store.open()
 
@@ -276,9 +278,25 @@ def test_a_store_on_postgresql_tells_it_too(sequence: list[Step], postgres: Post
     asyncio.run(play(sequence, postgres.schema()))
 
 
+@given(sequence=st.lists(steps, max_size=20))
+@settings(max_examples=15, deadline=None)
+def test_a_store_in_plain_files_tells_it_too(sequence: list[Step], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The same in a directory."""
+    asyncio.run(play(sequence, f"file://{tmp_path_factory.mktemp('model')}/store"))
+
+
+@pytest.mark.long
+@given(sequence=st.lists(steps, max_size=20))
+@settings(max_examples=15, deadline=None)
+def test_a_store_in_mongodb_tells_it_too(sequence: list[Step], mongodb: MongoServer) -> None:
+    """The same on a real server."""
+    asyncio.run(play(sequence, mongodb.database()))
+    mongodb.drop()
+
+
 async def play(sequence: list[Step], url: str) -> None:
     """Do ``sequence`` to a new store and to a model of it, and compare them."""
-    store, model = SqlStore(url), Model()
+    store, model = create_store(url), Model()
     await store.open()
     try:
         for step in sequence:
