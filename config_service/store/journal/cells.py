@@ -13,9 +13,12 @@ CHECK: Final = "check"
 KEYS: Final = "keys"
 
 
-def keys_cell(keys: tuple[WrappedKey, ...]) -> Cell:
-    """Return the cell of the keys that a store had before any record put others in place. It is written once."""
-    return Cell(b"", keys_fields(keys))
+def keys_cell(keys: tuple[WrappedKey, ...], check: bytes | None = None) -> Cell:
+    """Return the cell of the keys that a store had before any record put others in place. It is written once.
+
+    Its value is the check value that came with them, if one did.
+    """
+    return Cell(check or b"", keys_fields(keys))
 
 
 def first_keys(cell: Cell | None) -> tuple[WrappedKey, ...]:

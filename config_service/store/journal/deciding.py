@@ -150,7 +150,7 @@ class Deciding:
         if change.base != tuple(self._keys):
             raise KeysConflictError
         entry = self._linked(LogEntry(self._state.revision + 1, kind, change.changed_by, change.timestamp))
-        return Record(self._state.epoch, (Change(entry),), keys=change.keys), entry
+        return Record(self._state.epoch, (Change(entry),), keys=change.keys, check=change.check), entry
 
     def _about(
         self, token: StoredToken, kind: ChangeKind, by: int, at: datetime

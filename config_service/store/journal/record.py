@@ -51,7 +51,8 @@ class Change:
 class Record:
     """One commit: the changes of consecutive revisions, the sealed document of each revision that has one, and tokens.
 
-    ``tokens`` and ``keys`` (None: unchanged) are as they are from the last of these revisions on.
+    ``tokens``, and ``keys`` and the ``check`` value of the master key (None: unchanged), are as they are from the last
+    of these revisions on.
     """
 
     epoch: str
@@ -59,6 +60,7 @@ class Record:
     documents: Mapping[int, bytes] = field(default_factory=dict)
     tokens: tuple[StoredToken, ...] = ()
     keys: tuple[WrappedKey, ...] | None = None
+    check: bytes | None = None
 
     def __repr__(self) -> str:
         return f"Record({self.number} to {self.last})"
@@ -115,6 +117,7 @@ def record_fields(record: Record) -> dict[str, object]:
         "changes": [_change_fields(change) for change in record.changes],
         **({"tokens": [_token_fields(token) for token in record.tokens]} if record.tokens else {}),
         **({} if record.keys is None else keys_fields(record.keys)),
+        **({} if record.check is None else {"check": record.check}),
         DOCUMENTS: {str(revision): document for revision, document in record.documents.items()},
     }
 
@@ -136,6 +139,7 @@ def read_record(given: Mapping[str, object], number: int) -> Record:
             documents={int(revision): documents.binary(revision) for revision in documents},
             tokens=tokens,
             keys=keys,
+            check=fields.binary_or_none("check"),
         )
         expected = list(range(number, number + len(changes)))
         if (

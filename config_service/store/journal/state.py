@@ -43,6 +43,8 @@ class State:
         self.tokens: list[StoredToken] = []
         self.keys: tuple[WrappedKey, ...] | None = None
         """The keys that a record has put in place; None: no record has."""
+        self.check: bytes | None = None
+        """The check value that came with them."""
         self.link: bytes | None = None
         """The link of the last linked entry."""
         self._token_records: list[int] = []
@@ -76,6 +78,7 @@ class State:
             self._token_records[token.id - 1 : token.id] = [record.number]
         if record.keys is not None:
             self.keys = record.keys
+        self.check = self.check if record.check is None else record.check
         self._numbers.append(record.number)
         self.revision = record.last
         return True

@@ -100,14 +100,19 @@ class JournalStore:
     async def seal_check(self, candidate: bytes) -> bytes:
         """Return the sealed check value of this store; a store that has none yet keeps ``candidate`` and returns it."""
 
+        session = self._opened()
+
         def write() -> bytes:
+            session.refresh()
             while True:
-                kept = self._journal.cell(cells.CHECK)
+                # The latest first: keys may have brought another one.
+                later = session.look(lambda state: state.check) or _value(self._journal.cell(cells.KEYS))
+                kept = later or _value(self._journal.cell(cells.CHECK))
                 if kept is not None:
-                    return kept.value
+                    return kept
                 self._journal.swap(cells.CHECK, None, Cell(candidate))
 
-        return await self._opened().write(write)
+        return await session.write(write)
 
     # --- versions ---
 
@@ -316,7 +321,7 @@ class JournalStore:
             session.refresh()
             if session.look(self._keys) != change.base or change.base:
                 raise KeysConflictError
-            if not self._journal.swap(cells.KEYS, None, cells.keys_cell(change.keys)):
+            if not self._journal.swap(cells.KEYS, None, cells.keys_cell(change.keys, change.check)):
                 raise KeysConflictError
 
         await session.write(write)

@@ -77,7 +77,6 @@ def content(path: Path) -> dict[str, bytes]:
         "sqlite:///store\0.db",
         "sqlite+aiosqlite:///store.db",
         "sqlite://user:hunter2@host/store.db",
-        "postgresql://user:hunter2@host/db",
     ],
 )
 def test_a_url_that_names_no_file_is_refused_with_those_that_do(url: str) -> None:
