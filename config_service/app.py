@@ -11,14 +11,17 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
+from typing import Final
 
 from .activation import Activator
 from .api import health
+from .api.access import log_access
 from .api.answers import Answer, Receive, Scope, Send, send_answer
 from .api.errors import error_answer
 from .api.guard import Guard, RequestLimits
 from .api.peers import Peers
 from .api.service import PREFIX, ServiceApi
+from .api.tally import RequestTally
 from .api.web import build_web
 from .auditing import Auditor
 from .build import service_version
@@ -33,12 +36,15 @@ from .delivery.states import StateFrames
 from .domain.errors import ServiceError, UnavailableError
 from .logs import describe_failure, log_event
 from .operations import Operations
+from .readiness import Readiness, StoreChecks
 from .security.admission import Admission
 from .security.at_rest import Vault
 from .security.tokens import TokenRegistry
 from .settings import Settings
 from .store.protocol import ConfigStore
 from .store.urls import create_store
+from .telemetry.measured_store import StoreTally, measured
+from .telemetry.metrics import ChangeTally, Metrics
 from .unlocking import KeyHolder
 
 _logger = logging.getLogger("config_service")
@@ -86,6 +92,8 @@ class Application:
     ) -> None:
         vault = Vault(*settings.all_master_keys())
         running, schemas, registry = Running(), Schemas(), TokenRegistry()
+        store_tally = StoreTally(monotonic)
+        store = measured(store, store_tally)
         self._store = store
         self._vault = vault
         payloads = Payloads()
@@ -96,8 +104,16 @@ class Application:
             watch_heartbeat_interval=settings.watch_heartbeat_interval,
         )
         self._keys = KeyHolder(store, vault, clock)
+        changes = ChangeTally(clock)
         self._feed = Feed(
-            store=store, vault=vault, keys=self._keys, running=running, schemas=schemas, tokens=registry, hub=self._hub
+            store=store,
+            vault=vault,
+            keys=self._keys,
+            running=running,
+            schemas=schemas,
+            tokens=registry,
+            hub=self._hub,
+            observe=changes,
         )
         self._reaching = Reaching(self._feed)
         auditor = Auditor(vault=vault, registry=registry, epoch=lambda: self._feed.position.epoch)
@@ -129,13 +145,48 @@ class Application:
             max_document_bytes=settings.max_document_bytes,
         )
         self._service = ServiceApi(self.operations)
-        self._web = build_web(self.operations, lambda: self.ready)
+        self.readiness: Final = Readiness()
+        """Why requests should go elsewhere; further parts of the service may add checks of their own."""
+        self._store_checks = StoreChecks(self._ask_store, store_tally, monotonic)
+        self._add_checks()
+        requests = RequestTally()
+        self.metrics: Final = Metrics(
+            requests=requests,
+            store=store_tally,
+            changes=changes,
+            hub=self._hub,
+            feed=self._feed,
+            running=running,
+            payloads=payloads,
+            tokens=registry,
+            reasons=self.readiness.reasons,
+            clock=clock,
+        )
+        """What the service measures of itself."""
+        self._web = build_web(self.operations, self.readiness, self.metrics.render, settings.metrics_token)
         limits = RequestLimits(settings.max_target_bytes, settings.max_header_bytes, settings.max_headers)
-        self._guard = Guard(self._dispatch, Peers(settings.trusted_networks()), limits, self._answer_at_once)
+        self._guard = Guard(
+            self._dispatch, Peers(settings.trusted_networks()), limits, self._answer_at_once, (log_access, requests)
+        )
         self._heartbeats: asyncio.Task[None] | None = None
         self._activations: asyncio.Task[None] | None = None
+        self._stopping = False
         self.ready = False
         """Whether configs are served now."""
+
+    def _add_checks(self) -> None:
+        checks = self._store_checks
+        self.readiness.add("start", lambda: "it is starting" if self._heartbeats is None else None)
+        self.readiness.add("stop", lambda: "it is stopping" if self._stopping else None)
+        self.readiness.add("store", checks.reachable, self._look_at_store)
+        self.readiness.add("commits", checks.writable)
+
+    async def _ask_store(self) -> None:
+        await self._store.position()
+
+    async def _look_at_store(self) -> None:
+        if self.ready:
+            await self._store_checks.look()
 
     async def start(self) -> None:
         """Open the store, check the master key and load what is served.
@@ -153,7 +204,7 @@ class Application:
             raise
         self._heartbeats = asyncio.create_task(self._hub.beat_forever())
         self._activations = asyncio.create_task(self.activator.run_forever())
-        self.ready = True
+        self.ready, self._stopping = True, False
         here = self._feed.position
         log_event(
             _logger,
@@ -178,7 +229,7 @@ class Application:
             log_event(
                 _logger, logging.INFO, "stopping", "stopping; %d streams end", len(self._hub), streams=len(self._hub)
             )
-        self.ready = False
+        self.ready, self._stopping = False, True
         self._hub.close()
 
     async def stop(self) -> None:
@@ -188,6 +239,7 @@ class Application:
             if task is not None:
                 task.cancel()
         self._reaching.close()
+        self._store_checks.close()
         await self._commits.drain()
         await self._store.close()
         log_event(_logger, logging.INFO, "stopped", "stopped")

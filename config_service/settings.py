@@ -48,6 +48,7 @@ _RULES: Final = {
     "tls_key": "the path of a PEM file with the key of CONFIG_SERVER_TLS_CERT, without a password",
     "tls_client_ca": "the path of a PEM file with who signs clients' certificates; it goes with CONFIG_SERVER_TLS_CERT",
     "allow_plain_http": "true or false",
+    "metrics_token": "at least 16 characters that nobody can guess",
     "log_level": "one of debug, info, warning, error, critical",
     "log_format": "text or json",
 }
@@ -115,6 +116,8 @@ class Settings(BaseSettings):
     """The file of those who sign clients' certificates, PEM; with it every client needs one (mutual TLS)."""
     allow_plain_http: bool = False
     """Whether the service may be served without TLS on an address that is not loopback."""
+    metrics_token: SecretStr = SecretStr("")
+    """The secret that may read /metrics and nothing else; without it only holders of an admin token may."""
     log_level: LogLevel = "info"
     """The least severe messages to log."""
     log_format: LogFormat = "text"
@@ -136,6 +139,13 @@ class Settings(BaseSettings):
             _keys(value)
         except ConfigClientError:
             raise ValueError(_RULES["previous_master_keys"]) from None
+        return value
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _check_metrics_token(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value) < 16:
+            raise ValueError(_RULES["metrics_token"])
         return value
 
     @field_validator("rate_limit")

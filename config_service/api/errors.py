@@ -25,6 +25,7 @@ from ..domain.errors import (
     InvalidScheduleError,
     InvalidSchemaError,
     NotFoundError,
+    NotReadyError,
     NotRenderableError,
     OutcomeUnknownError,
     PatchConflictError,
@@ -75,6 +76,7 @@ STATUS: Final[Mapping[type[ServiceError], int]] = {
     HeadersTooLargeError: 431,
     ServiceError: 500,
     UnavailableError: 503,
+    NotReadyError: 503,
     TooManyConnectionsError: 503,
     StoreError: 503,
     StoreLockedError: 503,
@@ -117,6 +119,8 @@ def error_answer(error: ServiceError) -> Answer:
     told: dict[str, object] = {}
     if isinstance(error, InvalidDocumentError | InvalidSchemaError | NotRenderableError) and error.path:
         told["path"] = error.path
+    if isinstance(error, NotReadyError) and error.reasons:
+        told["reasons"] = [{"check": name, "message": reason} for name, reason in error.reasons.items()]
     if isinstance(error, SchemaViolationError) and error.violations:
         told["violations"] = [
             {"path": one.path, "keyword": one.keyword} | ({"config": one.config} if one.config else {})

@@ -1,14 +1,17 @@
-"""``/healthz``: this process lives. ``/readyz``: it serves configs. Both need no token and tell nothing else."""
+"""``/healthz``: this process lives. ``/readyz``: it should be sent requests, or why not.
+
+Both need no token, and tell nothing else: the reasons name no secret, host or file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 
-from ..domain.errors import UnavailableError
+from ..domain.errors import NotReadyError
+from ..readiness import Readiness
 from .models import ErrorBody
 
 PATHS: Final = frozenset({"/healthz", "/readyz"})
@@ -21,10 +24,10 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-async def readiness_of(request: Request) -> bool:
-    """Tell whether this application serves configs now."""
-    is_ready: Callable[[], bool] = request.app.state.is_ready
-    return is_ready()
+async def reasons_of(request: Request) -> dict[str, str]:
+    """Return why this application should be sent no requests now; empty when it should."""
+    readiness: Readiness = request.app.state.readiness
+    return await readiness.look()
 
 
 @router.head("/healthz", include_in_schema=False)
@@ -37,10 +40,10 @@ async def healthz() -> Health:
 @router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
-    responses={503: {"model": ErrorBody, "description": "The service is starting or stopping."}},
+    responses={503: {"model": ErrorBody, "description": "Requests should go elsewhere; `reasons` says why."}},
 )
-async def readyz(ready: Annotated[bool, Depends(readiness_of)]) -> Health:
-    """Answer 200 while configs are served, 503 while the service starts or stops."""
-    if not ready:
-        raise UnavailableError("the service is starting or stopping")
+async def readyz(reasons: Annotated[dict[str, str], Depends(reasons_of)]) -> Health:
+    """Answer 200 while requests should be sent here, else 503 with the reasons."""
+    if reasons:
+        raise NotReadyError("the service is not ready: " + "; ".join(reasons.values()), reasons)
     return Health()

@@ -5,17 +5,18 @@ The framework's own error answers repeat what came in; each is replaced here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from ..domain.errors import InvalidRequestError, ServiceError
 from ..operations import Operations
-from . import backups, drafts, exports, health, manage, schedules, schemas
+from ..readiness import Readiness
+from . import backups, drafts, exports, health, manage, metrics, schedules, schemas
 from .answers import Answer
 from .description import complete
 from .errors import error_answer, internal_error, method_not_allowed, not_found, plain_error
@@ -30,11 +31,14 @@ _ROUTERS: Final = (
     backups.router,
     exports.router,
     health.router,
+    metrics.router,
 )
 
 
-def build_web(operations: Operations, is_ready: Callable[[], bool]) -> FastAPI:
-    """Return the application with the management API and the health routes.
+def build_web(
+    operations: Operations, readiness: Readiness, render_metrics: metrics.Render, metrics_token: SecretStr
+) -> FastAPI:
+    """Return the application with the management API, the health routes and the metrics.
 
     There is no page to try the API from: those pages load scripts from elsewhere. Its description is served without a
     token, as it says nothing of any config.
@@ -55,7 +59,9 @@ def build_web(operations: Operations, is_ready: Callable[[], bool]) -> FastAPI:
         },
     )
     web.state.operations = operations
-    web.state.is_ready = is_ready
+    web.state.readiness = readiness
+    web.state.render_metrics = render_metrics
+    web.state.metrics_token = metrics_token
     for router in _ROUTERS:
         web.include_router(router)
     described = web.openapi

@@ -7,6 +7,7 @@ arrives: offered by the commit that made it, or read from the log. Knows nothing
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -117,6 +118,7 @@ class Feed:
         schemas: Schemas,
         tokens: TokenRegistry,
         hub: Hub,
+        observe: Callable[[LogEntry], None] | None = None,
     ) -> None:
         self._store = store
         self._vault = vault
@@ -125,9 +127,17 @@ class Feed:
         self._schemas = schemas
         self._tokens = tokens
         self._hub = hub
+        self._observe = observe
+        self.documents_opened = 0
+        """How many documents were opened so far."""
         self._position = Position("", 0)
         self._waiting: dict[int, Change] = {}
         self._reading = asyncio.Lock()
+
+    @property
+    def waiting(self) -> int:
+        """How many changes wait for one before them."""
+        return len(self._waiting)
 
     @property
     def position(self) -> Position:
@@ -181,6 +191,8 @@ class Feed:
         while (change := self._waiting.get(self._position.revision + 1)) is not None:
             self._apply(change)
             self._position = Position(self._position.epoch, change.entry.revision)
+            if self._observe is not None:
+                self._observe(change.entry)
         for revision in [revision for revision in self._waiting if revision <= self._position.revision]:
             del self._waiting[revision]
 
@@ -280,5 +292,6 @@ class Feed:
     def _open(self, version: Version) -> Document:
         if version.document is None:
             return Document.of(version, None)
+        self.documents_opened += 1
         content = self._vault.open_document(version.document, version.key, version.version)
         return Document.of(version, content)

@@ -17,12 +17,28 @@ from typing import Final, overload
 
 from config_client.protocol import Position
 
+from .. import origin
 from ..domain.documents import Document
 from ..domain.errors import UnavailableError
 from ..domain.keys import ConfigKey
+from ..logs import log_event
 from .frames import reset_frame
 from .replay import ChangeFrame, History
-from .subscription import Audience, Beat, End, Interest, NamedInterest, QueuedReader, Reader, Replay, S, Subscription
+from .subscription import (
+    Audience,
+    Beat,
+    End,
+    Interest,
+    NamedInterest,
+    Opened,
+    QueuedReader,
+    Reader,
+    Replay,
+    S,
+    Subscription,
+    Told,
+)
+from .tally import StreamTally
 from .turns import Turns
 
 _EXPIRY_CHECK: Final = 60.0
@@ -62,6 +78,8 @@ class Hub:
         self._audiences: dict[Hashable, Audience] = {}
         self._listening: dict[str | ConfigKey, dict[Audience, None]] = {}
         self._turns = Turns()
+        self.tally: Final = StreamTally()
+        """What has happened so far."""
         self._closed = False
 
     def load(self, epoch: str, history: History) -> None:
@@ -103,7 +121,9 @@ class Hub:
             raise UnavailableError("the service is stopping; connect again")
         audience = self._audience(interest)
         stream = reader(audience, replay, iter(backlog) if backlog else None, self._queue_frames)
+        stream.opened = Opened(self._clock(), origin.current().address, self._history.latest)
         audience.streams[stream] = None
+        self.tally.opened[interest.beat] += 1
         if audience.expiry is None:
             self._check_expiry(audience)
         return stream
@@ -114,7 +134,7 @@ class Hub:
         listening = (*self._listening.get(change.key.name, ()), *self._listening.get(change.key, ()))
         told = _present(audience for audience in listening if audience.interest.covers(change.key))
         if told:
-            self._turns.add(_tell(told, change, document))
+            self._turns.add(_tell(told, change, document, self.tally))
 
     def advance(self, revision: int) -> None:
         """Take note of a revision that changed no config."""
@@ -169,10 +189,20 @@ class Hub:
         identity = interest.identity
         audience = self._audiences.get(identity)
         if audience is None:
-            audience = self._audiences[identity] = Audience(interest, self._forget)
+            audience = self._audiences[identity] = Audience(interest, self._leave)
             for place in interest.places():
                 self._listening.setdefault(place, {})[audience] = None
         return audience
+
+    def _leave(self, audience: Audience, why: End) -> None:
+        """Take note of a stream of ``audience`` that has ended."""
+        self.tally.ended[audience.interest.beat, why] += 1
+        if why is End.OVERFLOW:
+            token = audience.interest.token.id
+            message = "a stream of token %d was cut: its reader was too slow; it may come back and misses nothing"
+            log_event(_logger, logging.WARNING, "stream_cut", message, token, token_id=token)
+        if not audience.streams:
+            self._forget(audience)
 
     def _forget(self, audience: Audience) -> None:
         """Leave nothing of an audience that has no stream any more."""
@@ -204,7 +234,7 @@ def _present(audiences: Iterable[Audience]) -> _Told:
     return [(audience, tuple(audience.streams)) for audience in audiences]
 
 
-def _tell(told: _Told, change: ChangeFrame, document: Document | None) -> Iterator[int]:
+def _tell(told: _Told, change: ChangeFrame, document: Document | None, tally: StreamTally) -> Iterator[int]:
     for audience, streams in told:
         # All its streams may have ended since, with the rights to hear this.
         if not audience.streams:
@@ -228,7 +258,10 @@ def _tell(told: _Told, change: ChangeFrame, document: Document | None) -> Iterat
                 except Exception as error:
                     _logger.error("a stream cannot be written to: %s", type(error).__qualname__)
                     stream.end(End.FAILED)
+            tally.events[audience.interest.beat] += len(some)
             yield each * len(some)
+        if document is not None:
+            audience.told[change.key] = Told(document.version, change.revision)
 
 
 def _beat(told: _Told) -> Iterator[int]:

@@ -79,5 +79,9 @@ class Running:
         """Return every name, in order."""
         return sorted(self._by_name)
 
+    def count(self) -> int:
+        """Return how many configs are running, tombstones not counted."""
+        return sum(not document.deleted for document in self._by_key.values())
+
     def __iter__(self) -> Iterator[Document]:
         return iter([self._by_key[key] for key in sorted(self._by_key)])

@@ -10,7 +10,7 @@ least recently used falls out when the bytes exceed the capacity; versions that 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -49,6 +49,10 @@ class Payloads:
         self._size = 0
         self._kept: OrderedDict[_PayloadId, bytes] = OrderedDict()
         self._rendering = asyncio.Lock()
+        self.made: Final[Counter[str]] = Counter()
+        """How many payloads were made, by encoding: ``1`` and ``2`` were sealed, the others were not."""
+        self.found = 0
+        """How many were there already."""
 
     @property
     def size(self) -> int:
@@ -107,10 +111,12 @@ class Payloads:
     def _find(self, wanted: _PayloadId) -> bytes | None:
         payload = self._kept.get(wanted)
         if payload is not None:
+            self.found += 1
             self._kept.move_to_end(wanted)
         return payload
 
     def _keep(self, made: _PayloadId, payload: bytes) -> None:
+        self.made[made.encoding] += 1
         cost = len(payload) + _ENTRY_OVERHEAD
         if cost > self._capacity:
             return

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from ..domain.documents import Document
 from ..domain.keys import ConfigKey
@@ -115,22 +116,38 @@ class NamedInterest:
         return change.frame
 
 
+class Told(NamedTuple):
+    """What was told of a config."""
+
+    version: int
+    revision: int
+
+
+class Opened(NamedTuple):
+    """When a stream was opened, from which address, and at which revision: of every later change it hears."""
+
+    at: datetime
+    address: str
+    revision: int
+
+
 class Audience:
     """All streams that hear exactly the same: a decision and a frame are made once for all of them."""
 
-    __slots__ = ("_when_empty", "expiry", "interest", "streams")
+    __slots__ = ("_when_left", "expiry", "interest", "streams", "told")
 
-    def __init__(self, interest: Interest, when_empty: Callable[[Audience], None]) -> None:
+    def __init__(self, interest: Interest, when_left: Callable[[Audience, End], None]) -> None:
         self.interest: Final = interest
+        self.told: Final[dict[ConfigKey, Told]] = {}
+        """The newest change of each config that all its streams were handed."""
         self.streams: Final[dict[Subscription, None]] = {}
         self.expiry: asyncio.TimerHandle | None = None
-        self._when_empty = when_empty
+        self._when_left = when_left
 
-    def leave(self, stream: Subscription) -> None:
+    def leave(self, stream: Subscription, why: End) -> None:
         """Take ``stream`` out, which has ended."""
         self.streams.pop(stream, None)
-        if not self.streams:
-            self._when_empty(self)
+        self._when_left(self, why)
 
     def end(self, why: End) -> None:
         """End every stream."""
@@ -144,12 +161,24 @@ class Subscription(ABC):
     ``backlog`` comes first, then what is offered, in order.
     """
 
-    __slots__ = ("_audience", "_ended", "replay")
+    __slots__ = ("_audience", "_ended", "opened", "replay")
 
     def __init__(self, audience: Audience, replay: Replay) -> None:
         self.replay: Final = replay
         self._audience = audience
         self._ended: End | None = None
+        self.opened: Opened | None = None
+        """How it began; the hub takes note of it."""
+
+    @property
+    def told(self) -> Mapping[ConfigKey, Told]:
+        """The newest change of each config that was handed to all streams that hear the same, this one included."""
+        return self._audience.told
+
+    @property
+    @abstractmethod
+    def queued(self) -> int:
+        """How many frames wait for the reader; a backlog that is not made yet counts as one."""
 
     @property
     def interest(self) -> Interest:
@@ -173,7 +202,7 @@ class Subscription(ABC):
         """Drop what is queued and end. Only the first call counts."""
         if self._ended is None:
             self._ended = why
-            self._audience.leave(self)
+            self._audience.leave(self, why)
             self._finish(why)
 
     @abstractmethod
@@ -235,6 +264,9 @@ class Waiting:
         self._frames.clear()
         self._size = 0
 
+    def __len__(self) -> int:
+        return len(self._frames) + (self._backlog is not None)
+
     def __bool__(self) -> bool:
         return self._backlog is not None or bool(self._frames)
 
@@ -249,6 +281,11 @@ class QueuedReader(Subscription):
         self._waiting = Waiting(backlog, limit)
         self._reading: asyncio.Future[None] | None = None
         self._listeners: list[Callable[[End], None]] = []
+
+    @property
+    def queued(self) -> int:
+        """How many frames wait."""
+        return len(self._waiting)
 
     def offer(self, frame: bytes) -> None:
         """Queue ``frame``; when the queue is full, end instead."""

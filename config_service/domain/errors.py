@@ -24,6 +24,7 @@
     ├── InvalidScheduleError     a version can only be published for a moment to come
     ├── NotRenderableError       the document has no faithful form in the requested format
     ├── UnavailableError         the service is starting or stopping
+    │   ├── NotReadyError        requests should go elsewhere; ``reasons`` says why
     │   └── TooManyConnectionsError  as many clients are connected as the service takes
     └── StoreError               the store of record failed; nothing was changed, unless said otherwise
         ├── StoreFullError       no space left
@@ -38,6 +39,7 @@ program may match on; it stands in the body of the HTTP answer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -223,6 +225,16 @@ class UnavailableError(ServiceError):
     """The service is starting or stopping; nothing was changed."""
 
     code = "unavailable"
+
+
+class NotReadyError(UnavailableError):
+    """Requests should go elsewhere for now. ``reasons``: why, by the name of the check."""
+
+    code = "not_ready"
+
+    def __init__(self, message: str, reasons: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons or {})
 
 
 class TooManyConnectionsError(UnavailableError):

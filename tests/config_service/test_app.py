@@ -59,7 +59,7 @@ async def test_health_and_readiness_follow_the_life_of_the_service(service: Any,
     service.app.end_streams()
     assert (await http.get("/healthz")).status_code == 200
     stopping = await http.get("/readyz")
-    assert (stopping.status_code, stopping.json()["error"]["code"]) == (503, "unavailable")
+    assert (stopping.status_code, stopping.json()["error"]["code"]) == (503, "not_ready")
     service.app = create_app(settings, service.store)
     early = service.client(service.admin)
     for path, status in (("/healthz", 200), ("/readyz", 503), ("/api/v1/service/configs", 503)):

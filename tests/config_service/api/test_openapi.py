@@ -119,7 +119,7 @@ async def test_every_managing_operation_asks_for_a_token(described: dict[str, An
     (scheme,) = described["components"]["securitySchemes"].values()
     assert (scheme["in"], scheme["name"]) == ("header", "X-Service-Token")
     for name, operation in operations(described):
-        managing = ("/manage/" in name or "/service/" in name) and "openapi" not in name
+        managing = ("/manage/" in name or "/service/" in name or "/metrics" in name) and "openapi" not in name
         assert bool(operation.get("security")) is managing, name
         if managing:
             assert {"400", "401", "403", "503"} <= operation["responses"].keys(), name
