@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
+from routes import all_routes
 
-from config_service.api import backups, drafts, exports, health, manage, metrics, schedules, schemas
+from config_client.protocol import WATCH_PATH
+from config_service.api import manage
 from config_service.domain.keys import ConfigKey
 
 pytestmark = pytest.mark.anyio
@@ -54,6 +55,12 @@ ALLOWED: dict[tuple[str, str], set[str] | None] = {
     ("DELETE", f"{MANAGE}/tokens/{{token_id}}"): {"admin"},
     ("GET", f"{MANAGE}/backup"): {"admin"},
     ("GET", f"{MANAGE}/export"): set(),  # admin, export and write together
+    ("HEAD", SERVICE): ANY_TOKEN,
+    ("HEAD", f"{SERVICE}/{{name}}"): {"read"},
+    ("HEAD", f"{SERVICE}/{{name}}/formatted"): {"export"},
+    ("GET", f"{SERVICE}/{{name}}/watch"): {"read"},
+    ("POST", WATCH_PATH): ANY_TOKEN,  # what a token may not read is stated as refused
+    ("GET", manage.OPENAPI_PATH): NO_TOKEN,
     ("GET", "/healthz"): NO_TOKEN,
     ("HEAD", "/healthz"): NO_TOKEN,
     ("GET", "/readyz"): NO_TOKEN,
@@ -69,16 +76,25 @@ BODY = {
     ("POST", f"{MANAGE}/drafts/publish"): b'{"drafts": [{"name": "orders"}]}',
     ("PUT", f"{MANAGE}/configs/{{name}}/schema"): b'{"required": ["a"]}',
     ("POST", f"{MANAGE}/tokens"): b'{"name": "x"}',
+    ("POST", WATCH_PATH): b'[{"name": "orders"}]',
 }
+WITHOUT_ENVIRONMENT = {f"{SERVICE}/{{name}}/watch"}
+"""Routes that, asked without an environment, mean every one that the token may read."""
+MALFORMED = {
+    "empty": b"",
+    "white space": b"  ",
+    "a prefix alone": b"cst_",
+    "not ASCII": b"cst_\xc3\xa9\xff",
+    "control characters": b"cst_\x01\x7f",
+    "long": b"cst_" + b"A" * 20_000,
+}
+"""What is in the header when it is no token at all."""
 HEADERS = {("PATCH", f"{MANAGE}/configs/{{name}}/draft"): {"Content-Type": "application/merge-patch+json"}}
 
 
 def test_the_table_has_every_route() -> None:
-    """A new route of the framework needs a row here; those of the wire protocol stand in DESIGN and PROTOCOL."""
-    modules = (manage, drafts, schedules, schemas, backups, exports, health, metrics)
-    routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
-    found = {(method, route.path) for route in routes for method in route.methods}
-    assert found == {(method, path) for method, path in ALLOWED if not path.startswith(SERVICE)}
+    """A new route needs a row here: who may use it is said once, before anybody finds out."""
+    assert set(ALLOWED) == all_routes()
 
 
 @pytest.fixture
@@ -91,6 +107,7 @@ async def tokens(service: Any) -> dict[str, Any]:
     await service.operations.schemas.set(service.admin.token, ConfigKey("orders"), b'{"required": []}')
     made = {right: await service.mint(f"orders@default:{right}") for right in sorted(RIGHTS)}
     made["elsewhere"] = await service.mint("other@*:read,export,write")
+    made["other environment"] = await service.mint("orders@prod:read,export,write")
     made["expired"] = await service.mint("*@*:read,export,write,admin", expires_at=service.clock.now + timedelta(1))
     made["revoked"] = await service.mint("*@*:read,export,write,admin")
     await service.operations.tokens.revoke(service.admin.token, made["revoked"].token.id)
@@ -98,33 +115,65 @@ async def tokens(service: Any) -> dict[str, Any]:
     return made
 
 
-@pytest.mark.parametrize(("method", "path"), ALLOWED)
+def url_of(path: str, tokens: dict[str, Any]) -> bytes:
+    """Return a path that means the one config there is, or a token."""
+    return path.format(name="orders", token_id=tokens["elsewhere"].token.id).encode()
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(ALLOWED))
 async def test_a_route_answers_those_who_may_and_no_others(
     service: Any, tokens: dict[str, Any], method: str, path: str
 ) -> None:
     """401 without a valid token, 403 without the right, something else with it; nothing is changed on the way."""
-    allowed = ALLOWED[(method, path)]
-    url = path.format(name="orders", token_id=tokens["elsewhere"].token.id)
-    content = BODY.get((method, path))
-    kind_of_content = HEADERS.get((method, path), {})
-    refused = {"none": None, "unknown": "cst_unknown", "expired": tokens["expired"].secret}
-    refused["revoked"] = tokens["revoked"].secret
-    statuses = {}
-    for kind, secret in refused.items():
-        headers = kind_of_content | ({"X-Service-Token": secret} if secret else {})
-        response = await service.client().request(method, url, content=content, headers=headers)
-        statuses[kind] = response.status_code
+    allowed, url, body = ALLOWED[(method, path)], url_of(path, tokens), BODY.get((method, path), b"")
+
+    async def status_for(secret: bytes | None) -> int:
+        lines = [(name.lower().encode(), value.encode()) for name, value in HEADERS.get((method, path), {}).items()]
+        if secret is not None:
+            lines.append((b"x-service-token", secret))
+        message = {"type": "http.request", "body": body, "more_body": False}
+        answer = await service.raw(url, method=method, headers=tuple(lines), body=(message,))
+        status: int = answer.status
+        return status
+
     entries = len(service.store.entries)
-    expected = 200 if allowed is NO_TOKEN else 401
-    assert statuses == dict.fromkeys(refused, expected)
-    for kind in ("elsewhere", *sorted(RIGHTS)):
-        if allowed is not NO_TOKEN and kind not in allowed:
-            response = await service.client(tokens[kind]).request(method, url, content=content, headers=kind_of_content)
-            assert response.status_code == 403, kind
+    proving_nothing = {
+        "none": None,
+        "unknown": b"cst_unknown",
+        "expired": tokens["expired"].secret.encode(),
+        "revoked": tokens["revoked"].secret.encode(),
+        **MALFORMED,
+        "cut short": service.admin.secret.encode()[:-1],
+        "too long": service.admin.secret.encode() + b"A",
+        "in other letters": service.admin.secret.encode().swapcase(),
+        "as a bearer": b"Bearer " + service.admin.secret.encode(),
+    }
+    statuses = {kind: await status_for(secret) for kind, secret in proving_nothing.items()}
+    assert statuses == dict.fromkeys(proving_nothing, 200 if allowed is NO_TOKEN else 401)
+    if allowed is not NO_TOKEN:
+        out_of_scope = {"elsewhere", "other environment", *RIGHTS} - allowed
+        if allowed is ANY_TOKEN:
+            out_of_scope.discard("other environment")
+        statuses = {kind: await status_for(tokens[kind].secret.encode()) for kind in sorted(out_of_scope)}
+        expected = dict.fromkeys(sorted(out_of_scope), 403)
+        if path in WITHOUT_ENVIRONMENT:
+            # It asks for what this token may read, where there is nothing.
+            expected["other environment"] = 404
+        assert statuses == expected
     assert len(service.store.entries) == entries
     for kind in sorted(allowed or ()):
-        response = await service.client(tokens[kind]).request(method, url, content=content, headers=kind_of_content)
-        assert response.status_code in {200, 201}, kind
+        assert await status_for(tokens[kind].secret.encode()) in {200, 201}, kind
+
+
+async def test_a_token_that_comes_twice_is_refused_everywhere(service: Any, tokens: dict[str, Any]) -> None:
+    """A proxy could check one of them and the service the other."""
+    entries, secret = len(service.store.entries), service.admin.secret.encode()
+    for method, path in sorted(row for row, allowed in ALLOWED.items() if allowed is not NO_TOKEN):
+        for first, second in ((secret, b"cst_unknown"), (b"cst_unknown", secret), (secret, secret)):
+            headers = ((b"x-service-token", first), (b"x-service-token", second))
+            answer = await service.raw(url_of(path, tokens), method=method, headers=headers)
+            assert answer.status == 400, (method, path)
+    assert len(service.store.entries) == entries
 
 
 async def test_lists_hold_only_what_a_token_may_see(service: Any, tokens: dict[str, Any]) -> None:
