@@ -84,7 +84,9 @@ class ExportOperations:
         """Yield what there is of ``key`` at ``revision``: versions, schemas, draft."""
         place = (key.name, key.environment, key.label)
         for told in await self._store.versions(key):
-            version = await self._store.version(key, told.version) if told.revision <= revision else None
+            # A version for later is not part of what is said until it runs.
+            wanted = told.served and told.revision <= revision
+            version = await self._store.version(key, told.version) if wanted else None
             if version is not None:
                 sealed = version.document
                 content = None if sealed is None else self._vault.open_document(sealed, key, version.version)

@@ -8,9 +8,11 @@ the config is left as it is, unless it is to be replaced. Schemas go by the same
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from typing import ClassVar, Final, Generic, TypeVar
 
 from config_client.protocol import formatted_path
@@ -137,9 +139,9 @@ class _Config:
             self._draft_differs = here != item.document
             self._place.outcome.counts["drafts unchanged"] += not self._draft_differs
             return
-        same_versions = self._versions is not None and not self._versions.differs
-        base = {"base": str(item.base)} if same_versions or not item.base else {}
-        self._place.change("PUT", "draft", body=item.document, query=base)
+        base = 0 if self._versions is None else self._versions.here(item.base)
+        query = {} if base is None else {"base": str(base)}
+        self._place.change("PUT", "draft", body=item.document, query=query)
         self._place.outcome.counts["drafts set"] += 1
 
 
@@ -219,29 +221,46 @@ class _Sequence(ABC, Generic[T]):
 
     def __init__(self, place: _Place) -> None:
         self._place = place
-        self._here = self._rows()
-        self._same = 0
+        rows = self._rows()
+        self._next = rows[-1].number + 1 if rows else 1
+        # What comes before the first one that says something (the others were archived) makes no difference.
+        self._here = list(dropwhile(lambda row: row.gone, rows))
+        self._numbers: list[int] = []
         self._newest: T | None = None
         self.differs = False
 
     def take(self, item: T) -> None:
         """Add ``item`` where the service has no more than came before it; else see whether it is the same."""
+        if not self._numbers and self._text_of(item) is None:
+            return  # see above
         self._newest = item
         if self.differs:
             return
-        if self._same == len(self._here):
+        same = len(self._numbers)
+        if same == len(self._here):
             self._add(item)
-        elif self._text_here(self._same) == self._text_of(item):
+        elif self._text_here(same) == self._text_of(item):
             self._place.outcome.counts[self._unchanged] += 1
         else:
             self.differs = True
             return
-        self._same += 1
+        self._numbers.append(self._number_of(item))
 
     def replace(self) -> None:
         """Add the newest of the file, unless it is what the service has already."""
-        if self._newest is not None and self._text_here(len(self._here) - 1) != self._text_of(self._newest):
+        here = self._text_here(len(self._here) - 1) if self._here else None
+        if self._newest is not None and here != self._text_of(self._newest):
             self._add(self._newest)
+
+    def here(self, number: int) -> int | None:
+        """Return the number here of what has ``number`` in the file, or of the last one before it.
+
+        0 when there is none before it; None when that cannot be told, since the two differ.
+        """
+        index = bisect_right(self._numbers, number)
+        if self.differs:
+            return None
+        return self._here[index - 1].number if index else 0
 
     @property
     def _exists(self) -> bool:
@@ -253,7 +272,8 @@ class _Sequence(ABC, Generic[T]):
         return None if row.gone else self._fetch(row.number)
 
     def _added(self, *, gone: bool) -> None:
-        self._here.append(_Row(self._here[-1].number + 1 if self._here else 1, gone))
+        self._here.append(_Row(self._next, gone))
+        self._next += 1
 
     _unchanged: ClassVar[str]
 
@@ -262,6 +282,9 @@ class _Sequence(ABC, Generic[T]):
 
     @abstractmethod
     def _fetch(self, number: int) -> str | None: ...
+
+    @abstractmethod
+    def _number_of(self, item: T) -> int: ...
 
     @abstractmethod
     def _text_of(self, item: T) -> str | None: ...
@@ -279,13 +302,14 @@ class _Versions(_Sequence[VersionItem]):
     def _fetch(self, number: int) -> str | None:
         return self._place.version(number)
 
+    def _number_of(self, item: VersionItem) -> int:
+        return item.version
+
     def _text_of(self, item: VersionItem) -> str | None:
         return item.document
 
     def _add(self, item: VersionItem) -> None:
         gone = item.document is None
-        if gone and not self._exists:
-            return
         # On the version that was seen here: what somebody publishes meanwhile is not overwritten.
         condition = {"If-Match": f'"{self._here[-1].number}"'} if self._exists else {"If-None-Match": "*"}
         self._place.change("DELETE" if gone else "PUT", body=item.document, headers=condition)
@@ -302,13 +326,14 @@ class _Schemas(_Sequence[SchemaItem]):
     def _fetch(self, number: int) -> str | None:
         return self._place.fetch("schema/document", {"version": str(number)})
 
+    def _number_of(self, item: SchemaItem) -> int:
+        return item.number
+
     def _text_of(self, item: SchemaItem) -> str | None:
         return item.schema
 
     def _add(self, item: SchemaItem) -> None:
         gone = item.schema is None
-        if gone and not self._exists:
-            return
         self._place.change("DELETE" if gone else "PUT", "schema", body=item.schema)
         self._place.outcome.counts["schemas set"] += 1
         self._added(gone=gone)

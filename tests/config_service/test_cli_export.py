@@ -212,3 +212,20 @@ def test_an_export_takes_every_right_everywhere(source: LiveService, tmp_path: P
         refused = run(source, "export-store", str(path), "--plain", token=json.loads(minted.stdout)["secret"])
         assert refused.exit_code == 3, scope
         assert not path.exists()
+
+
+def test_what_was_archived_before_the_first_document_makes_no_difference(
+    source: LiveService, target: LiveService, tmp_path: Path
+) -> None:
+    """A file that begins with a deletion is imported, and imported again, as one that begins behind it."""
+    path = tmp_path / "store.export"
+    exported(source, path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    billing = [line for line in lines if line.startswith(b'{"version":{"name":"billing"')]
+    kept = [lines[0], *billing[3:]]
+    path.write_bytes(b"".join(kept) + b'{"end":{"lines":%d}}\n' % len(kept))
+    assert [json.loads(line)["version"]["document"] for line in billing[3:]] == [None, '{"again": true}', None]
+    told = json.loads(run(target, "import", str(path), "--json").stdout)
+    assert told["versions_published"] == 2
+    again = json.loads(run(target, "import", str(path), "--json").stdout)
+    assert (again["versions_published"], again["versions_unchanged"], again["left_alone"]) == (0, 2, [])
