@@ -23,6 +23,8 @@ from .exits import CommandError, ExitCode
 from .manage import ManageApi
 from .wire import config_route, rows_of
 
+_NEVER_RAN: Final = frozenset({"scheduled", "cancelled"})
+"""States of versions that are in no export."""
 _COUNTED: Final = (
     "configs",
     "versions published",
@@ -39,10 +41,11 @@ T = TypeVar("T", VersionItem, SchemaItem)
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A version or schema here: its number, and whether it is a tombstone or a removal."""
+    """A version or schema here: its number, whether it is a tombstone or a removal, and whether it ever ran."""
 
     number: int
     gone: bool
+    ran: bool = True
 
 
 @dataclass
@@ -223,8 +226,9 @@ class _Sequence(ABC, Generic[T]):
         self._place = place
         rows = self._rows()
         self._next = rows[-1].number + 1 if rows else 1
-        # What comes before the first one that says something (the others were archived) makes no difference.
-        self._here = list(dropwhile(lambda row: row.gone, rows))
+        # What comes before the first one that says something (the others were archived) makes no difference, and
+        # neither does what never ran.
+        self._here = list(dropwhile(lambda row: row.gone, (row for row in rows if row.ran)))
         self._numbers: list[int] = []
         self._newest: T | None = None
         self.differs = False
@@ -345,4 +349,4 @@ def _row(row: Mapping[str, object], number: str, gone: str) -> _Row:
         raise CommandError(
             f"the answer has no number {number!r}; is it the service that answers?", ExitCode.UNAVAILABLE
         )
-    return _Row(value, row.get(gone) is True)
+    return _Row(value, row.get(gone) is True, row.get("state") not in _NEVER_RAN)

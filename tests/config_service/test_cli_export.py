@@ -229,3 +229,19 @@ def test_what_was_archived_before_the_first_document_makes_no_difference(
     assert told["versions_published"] == 2
     again = json.loads(run(target, "import", str(path), "--json").stdout)
     assert (again["versions_published"], again["versions_unchanged"], again["left_alone"]) == (0, 2, [])
+
+
+def test_a_version_for_later_is_in_no_export_and_hinders_no_import(
+    source: LiveService, target: LiveService, tmp_path: Path
+) -> None:
+    """Neither one that waits where the export is made, nor one that waits where it is imported."""
+    document, path, second = tmp_path / "later.json", tmp_path / "store.export", tmp_path / "second.export"
+    document.write_text('{"canary": "later"}')
+    before = exported(source, path)
+    assert run(target, "import", str(path)).exit_code == 0
+    later = ("publish", "billing", str(document), "--valid-from", "2099-01-01T00:00:00Z")
+    assert run(target, *later).exit_code == 0
+    assert run(target, "publish", "orders", str(document), *later[3:]).exit_code == 0
+    assert exported(target, second) == before
+    again = json.loads(run(target, "import", str(path), "--json").stdout)
+    assert (again["versions_published"], again["left_alone"]) == (0, [])

@@ -28,7 +28,7 @@ def run(*arguments: str, **variables: str) -> dict[str, Any]:
     return told
 
 
-def test_a_store_moves_from_sqlite_to_postgresql_and_back(tmp_path: Path, postgres: PostgresServer) -> None:
+def test_a_store_moves_from_sqlite_to_postgresql_to_files_and_back(tmp_path: Path, postgres: PostgresServer) -> None:
     """With histories, drafts, schemas and tokens; each restore adds one revision; the old tokens are accepted."""
     first = LiveService(f"sqlite:///{tmp_path}/first.db").start()
     operator = {"CONFIG_SERVER_URL": first.url, "CONFIG_SERVER_TOKEN": first.admin.secret}
@@ -44,7 +44,7 @@ def test_a_store_moves_from_sqlite_to_postgresql_and_back(tmp_path: Path, postgr
         told = run("backup", str(tmp_path / "0.backup"), **operator)
     finally:
         first.stop()
-    places = [postgres.schema(), f"sqlite:///{tmp_path}/third.db"]
+    places = [postgres.schema(), f"file://{tmp_path}/files", f"sqlite:///{tmp_path}/last.db"]
     revision = told["revision"]
     for number, place in enumerate(places):
         restored = run("restore", str(tmp_path / f"{number}.backup"), "--store-url", place)
@@ -53,7 +53,7 @@ def test_a_store_moves_from_sqlite_to_postgresql_and_back(tmp_path: Path, postgr
         assert copied["revision"] == revision + 1
         assert copied["epoch"] == restored["restored_epoch"] > restored["epoch"]
         revision += 1
-    assert records(tmp_path / "2.backup") == records(tmp_path / "0.backup")
+    assert records(tmp_path / "3.backup") == records(tmp_path / "0.backup")
 
     last = LiveService(places[-1]).start()
     operator["CONFIG_SERVER_URL"] = last.url
