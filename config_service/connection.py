@@ -119,10 +119,12 @@ class Connection(HttpToolsProtocol):
         if self._offers_upgrade():
             return  # comes again without the offer
         self._disarm()
+        if not self._answers_at_once():
+            super().on_headers_complete()
+        # Not before: where there is no path to be made of the target, this is where it is refused.
         self._phase = _Phase.BODY
-        if self._answers_at_once():
+        if self._answered:
             return
-        super().on_headers_complete()
         # A pipelined request gets a cycle before this one is answered, so each scope names its own. Weakly, since the
         # cycle has the scope, and the two would wait for the garbage collector after every request.
         extensions: dict[str, Any] = {TAKE_OVER_EXTENSION: partial(_take_over, ref(self), ref(self.cycle))}

@@ -110,6 +110,8 @@ async def _fail(request: Request, _error: Exception) -> Response:
 
 def _methods(request: Request) -> set[str]:
     """Return every method that some route of this path has; the framework names those of one route only."""
-    routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, Route)]
+    # The framework's own is the one of the description.
+    routers = (*_ROUTERS, request.app.router)
+    routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
     matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return {method for route in matching for method in route.methods or ()}

@@ -620,6 +620,12 @@ def store_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'config.db'}"
 
 
+@pytest.fixture(scope="session")
+def live_service() -> type[LiveService]:
+    """What ``begin`` starts, for fixtures of a wider scope."""
+    return LiveService
+
+
 @pytest.fixture
 def begin(store_url: str) -> Iterator[Callable[..., LiveService]]:
     """Start services on sockets, and stop those that are left at the end."""

@@ -15,7 +15,7 @@ Routes = frozenset[tuple[str, str]]
 def all_routes() -> Routes:
     """Return method and template of every route: those of the framework's routers, and those of the wire protocol."""
     framework = {(method, route.path) for route in _framework_routes() for method in route.methods or ()}
-    return frozenset(framework | {("GET", manage.OPENAPI_PATH)} | service.ROUTES)
+    return frozenset(framework | {("GET", manage.OPENAPI_PATH), ("HEAD", manage.OPENAPI_PATH)} | service.ROUTES)
 
 
 def _framework_routes() -> Iterator[Route]:

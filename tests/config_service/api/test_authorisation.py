@@ -61,6 +61,7 @@ ALLOWED: dict[tuple[str, str], set[str] | None] = {
     ("GET", f"{SERVICE}/{{name}}/watch"): {"read"},
     ("POST", WATCH_PATH): ANY_TOKEN,  # what a token may not read is stated as refused
     ("GET", manage.OPENAPI_PATH): NO_TOKEN,
+    ("HEAD", manage.OPENAPI_PATH): NO_TOKEN,
     ("GET", "/healthz"): NO_TOKEN,
     ("HEAD", "/healthz"): NO_TOKEN,
     ("GET", "/readyz"): NO_TOKEN,
