@@ -88,6 +88,11 @@ class AsyncTransport:
         return self._hosts.texts
 
     @property
+    def order(self) -> tuple[int, ...]:
+        """The indexes into ``hosts``, in the order in which to try them now: the one that answered last comes first."""
+        return self._hosts.order()
+
+    @property
     def closed(self) -> bool:
         """Whether ``aclose`` was called."""
         return self._closed

@@ -35,7 +35,12 @@ from ._steps import (
 )
 from ._streams import check_stream, opened, silence_limit, states_opened, states_unsupported
 from ._waker import Waker
-from .errors import ClosedError, ConfigClientError, RefusedError
+from .errors import (
+    ClosedError,
+    ConfigClientError,
+    ConnectionError,  # noqa: A004 - this package's
+    RefusedError,
+)
 from .protocol import MIN_REVISION_HEADER, WATCH_PATH, config_path, dump_watch_request, watch_path
 from .transport import Transport, raise_for_status, socket_of
 
@@ -136,11 +141,21 @@ class ThreadDriver:
         return self._opener.answer(name, query, response.headers, response.content)
 
     def _open(self, command: Open) -> Outcome:
+        *others, last = self._transport.order
+        for host in others:
+            try:
+                return self._open_at(host, command)
+            except ConnectionError:
+                # Whoever else there is may answer; what the last one says is told.
+                continue
+        return self._open_at(last, command)
+
+    def _open_at(self, host: int, command: Open) -> Outcome:
         name, query = self._desk.subject(None)
         path = watch_path(name)
         headers = {"Last-Event-ID": command.last_event_id} if command.last_event_id else None
         with ExitStack() as opening:
-            response = opening.enter_context(self._transport.stream(path, query, headers))
+            response = opening.enter_context(self._transport.stream(path, query, headers, host=host))
             if response.status_code >= 400:
                 raise_for_status(response, path)
             halted = check_stream(response.status_code, response.headers)

@@ -87,6 +87,11 @@ class Transport:
         return self._hosts.texts
 
     @property
+    def order(self) -> tuple[int, ...]:
+        """The indexes into ``hosts``, in the order in which to try them now: the one that answered last comes first."""
+        return self._hosts.order()
+
+    @property
     def closed(self) -> bool:
         """Whether ``close`` was called."""
         return self.interrupt.is_set()

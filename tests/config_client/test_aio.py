@@ -6,9 +6,10 @@ What both kinds of client have in common is shown in ``tests/behaviour``; here s
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,14 @@ async def stalling() -> AsyncIterator[tuple[str, asyncio.Event]]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
         released.set()
         await eventually(lambda: not any("handle" in repr(task) for task in asyncio.all_tasks()))
+
+
+@pytest.fixture
+def unused_host() -> Iterator[str]:
+    """Return the URL of a port at which nobody listens."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{holder.getsockname()[1]}"
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
@@ -333,6 +342,27 @@ async def test_close_is_prompt_and_ends_every_call(config_server: InMemoryServic
         await client.close()
         config_server.start()
     assert sorted(took)[1] < CLOSE_SECONDS, took
+
+
+@pytest.mark.integration
+async def test_the_stream_of_events_comes_from_whichever_host_is_there(
+    config_server: InMemoryService, unused_host: str
+) -> None:
+    """The first is down for good, and the second is away for a while: what happens afterwards is told."""
+    config_server.publish("orders", {"n": 1})
+    told: asyncio.Queue[int] = asyncio.Queue()
+    options = config_server.options(host=f"{unused_host},{config_server.url}")
+    async with AsyncConfigClient(options) as client:
+        watching = asyncio.ensure_future(client.watch("orders", lambda event: told.put_nowait(event.version)))
+        for version in (2, 3):
+            await asyncio.to_thread(config_server.wait_for_watchers, 1, PATIENCE)
+            config_server.publish("orders", {"n": version})
+            assert await asyncio.wait_for(told.get(), PATIENCE) == version
+            config_server.stop()
+            await eventually(lambda: not config_server.watchers)
+            config_server.start()
+        await client.close()
+        await watching
 
 
 @pytest.mark.integration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import socket
 import statistics
 import sys
@@ -268,6 +269,28 @@ def test_a_callback_that_exits_ends_the_watch_and_says_so(
         assert again.load() == Orders(2)
         config_server.publish("orders", {"level": 3})
         assert again.wait_for(3, 10)
+
+
+def test_the_stream_of_events_comes_from_whichever_host_is_there(config_server: Any) -> None:
+    """The first is down for good, and the second is away for a while: what happens afterwards is told."""
+    config_server.publish("orders", {"level": 1})
+    told: queue.Queue[int] = queue.Queue()
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        hosts = f"http://127.0.0.1:{holder.getsockname()[1]},{config_server.url}"
+        with ConfigClient(config_server.options(host=hosts)) as client:
+            run = threading.Thread(target=client.watch, args=("orders", lambda event: told.put(event.version)))
+            run.start()
+            try:
+                for version in (2, 3):
+                    config_server.wait_for_watchers(1, 60)
+                    config_server.publish("orders", {"level": version})
+                    assert told.get(timeout=60) == version
+                    config_server.stop()
+                    config_server.start()
+            finally:
+                client.close()
+                run.join(60)
 
 
 def test_without_a_thread_to_be_had_subscribing_fails_and_works_later(
