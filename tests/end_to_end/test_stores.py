@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+import pytest
+
 from config_client import ConfigClient, Options
 from config_service.process import ServiceProcess
 
@@ -46,6 +48,7 @@ def test_a_service_on_plain_files(tmp_path: Path) -> None:
     assert b'"number"' not in values
 
 
+@pytest.mark.long
 def test_a_service_on_mongodb(tmp_path: Path, mongodb_url: str) -> None:
     """``init`` and ``serve`` by ``mongodb://…``, with nothing on the disk of the service."""
     live(ServiceProcess(tmp_path, {"STORE_URL": mongodb_url}))
