@@ -20,6 +20,7 @@ from .delivery.reaching import Reaching
 from .delivery.running import Running
 from .delivery.states import KeyIds, StateFrames, StateInterest, compare, newest_held, readable, stating
 from .delivery.subscription import Beat, NamedInterest, QueuedReader, Reader, S, Subscription
+from .delivery.watchers import Watching, watching
 from .domain.errors import NotFoundError
 from .domain.scopes import Right
 from .security.tokens import Token, TokenRegistry
@@ -62,6 +63,19 @@ class WatchOperations:
     def heartbeats(self) -> Mapping[Beat, float]:
         """Seconds between two heartbeats, for each kind of stream."""
         return self._hub.intervals
+
+    def watchers(self, token: Token, name: str | None = None, environment: str | None = None) -> Watching:
+        """Return every open stream of this process, or those about ``name``, in ``environment``, with those configs.
+
+        Raises AccessDeniedError without the right to administer: the rows tell of tokens and of every config.
+        """
+        token.require_admin()
+        return watching(self._hub, self._running, name, environment)
+
+    def name_of(self, token_id: int) -> str:
+        """Return the name of a token, empty when there is none of that id."""
+        token = self._registry.get(token_id)
+        return "" if token is None else token.name
 
     @overload
     def subscribe(

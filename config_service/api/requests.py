@@ -42,7 +42,9 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 _TOKEN_HEADER: Final = TOKEN_HEADER.lower().encode()
 _MIN_REVISION_HEADER: Final = MIN_REVISION_HEADER.lower().encode()
 _KEY_IDS_HEADER: Final = KEY_IDS_HEADER.lower().encode()
-_KNOWN_PARAMETERS: Final = frozenset({"environment", "label", "version", "format", "base", "from", "to", "valid_from"})
+_KNOWN_PARAMETERS: Final = frozenset(
+    {"environment", "label", "version", "format", "base", "from", "to", "valid_from", "config"}
+)
 _MAX_FIELDS: Final = 100
 _LARGE: Final = 64 * 1024
 """Bytes from which a body is parsed on a thread: streams and reads must not wait for it."""

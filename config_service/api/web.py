@@ -16,7 +16,7 @@ from starlette.routing import Match, Route
 from ..domain.errors import InvalidRequestError, ServiceError
 from ..operations import Operations
 from ..readiness import Readiness
-from . import backups, drafts, exports, health, manage, metrics, schedules, schemas
+from . import backups, drafts, exports, health, manage, metrics, schedules, schemas, watchers
 from .answers import Answer
 from .description import complete
 from .errors import error_answer, internal_error, method_not_allowed, not_found, plain_error
@@ -30,6 +30,7 @@ _ROUTERS: Final = (
     schemas.router,
     backups.router,
     exports.router,
+    watchers.router,
     health.router,
     metrics.router,
 )

@@ -35,6 +35,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "schema set": ("config-service schema set orders orders.schema.json",),
     "schema remove": ("config-service schema remove orders --yes",),
     "schema history": ("config-service schema history orders",),
+    "watchers": ("config-service watchers --config orders", "config-service watchers --behind --json"),
     "token create": (
         "config-service token create orders -e prod --export",
         "config-service token create ci --scope 'orders-*@staging:read,write' --expires-in 90d",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import backups, configs, drafts, exports, schedules, schemas, service, tokens
+from . import backups, configs, drafts, exports, schedules, schemas, service, tokens, watchers
 from .examples import add_examples
 
 program = typer.Typer(
@@ -49,6 +49,7 @@ drafts.add_commands(program)
 schedules.add_commands(program)
 schemas.add_commands(program)
 tokens.add_commands(program)
+watchers.add_commands(program)
 exports.add_commands(program)
 backups.add_commands(program)
 add_examples(program)

@@ -21,6 +21,7 @@ CONFIGS_ROUTE: Final = f"{MANAGE_PATH}/configs"
 DRAFTS_PUBLISH_ROUTE: Final = f"{MANAGE_PATH}/drafts/publish"
 SCHEDULES_ROUTE: Final = f"{MANAGE_PATH}/schedules"
 TOKENS_ROUTE: Final = f"{MANAGE_PATH}/tokens"
+WATCHERS_ROUTE: Final = f"{MANAGE_PATH}/watchers"
 EXPORT_ROUTE: Final = f"{MANAGE_PATH}/export"
 BACKUP_ROUTE: Final = f"{MANAGE_PATH}/backup"
 

@@ -51,10 +51,8 @@ class DirectReader(Subscription, asyncio.Protocol):
         elif not self._paused:
             self._feed()
 
-    @property
-    def queued(self) -> int:
-        """How many frames wait."""
-        return 0 if self._waiting is None else len(self._waiting)
+    def _waits(self) -> Waiting | None:
+        return self._waiting
 
     # What the hub calls
 

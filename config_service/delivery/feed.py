@@ -204,8 +204,9 @@ class Feed:
         elif change.version is not None:
             document = self._open(change.version)
             frame = change_frame(entry, document.key, document.version, self._position.epoch)
+            before = self._running.get(document.key)
             self._running.put(document)
-            self._hub.publish(ChangeFrame(document.key, entry.revision, frame), document)
+            self._hub.publish(ChangeFrame(document.key, entry.revision, frame), document, before)
             return
         elif entry.kind is ChangeKind.SCHEDULE_CANCELLED and entry.key is not None:
             self._running.schedules.cancel(entry.key, entry.version or 0)

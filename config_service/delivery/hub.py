@@ -128,13 +128,13 @@ class Hub:
             self._check_expiry(audience)
         return stream
 
-    def publish(self, change: ChangeFrame, document: Document | None = None) -> None:
-        """Tell ``change``, which made ``document``, to all who are interested, and keep it for replays."""
+    def publish(self, change: ChangeFrame, document: Document | None = None, before: Document | None = None) -> None:
+        """Tell ``change``, which made ``document`` from ``before``, to all who are interested; keep it for replays."""
         self._history.append(change)
         listening = (*self._listening.get(change.key.name, ()), *self._listening.get(change.key, ()))
         told = _present(audience for audience in listening if audience.interest.covers(change.key))
         if told:
-            self._turns.add(_tell(told, change, document, self.tally))
+            self._turns.add(_tell(told, change, (before, document), self.tally))
 
     def advance(self, revision: int) -> None:
         """Take note of a revision that changed no config."""
@@ -234,13 +234,16 @@ def _present(audiences: Iterable[Audience]) -> _Told:
     return [(audience, tuple(audience.streams)) for audience in audiences]
 
 
-def _tell(told: _Told, change: ChangeFrame, document: Document | None, tally: StreamTally) -> Iterator[int]:
+def _tell(
+    told: _Told, change: ChangeFrame, made: tuple[Document | None, Document | None], tally: StreamTally
+) -> Iterator[int]:
+    before, document = (None if one is None else Told(one.version, one.revision) for one in made)
     for audience, streams in told:
         # All its streams may have ended since, with the rights to hear this.
         if not audience.streams:
             continue
         try:
-            frame = audience.interest.frame(change, document)
+            frame = audience.interest.frame(change, made[1])
         except Exception as error:
             # Their readers come back and learn of this change then; the others must not wait for that.
             _logger.error("a change of %s cannot be told: %s", change.key, type(error).__qualname__)
@@ -249,6 +252,8 @@ def _tell(told: _Told, change: ChangeFrame, document: Document | None, tally: St
             yield _MAKING
             continue
         yield _MAKING
+        if document is not None:
+            audience.note(change.key, document, before)
         each = 1 + len(frame) // _BYTES_PER_WRITE
         for start in range(0, len(streams), _AT_A_TIME):
             some = streams[start : start + _AT_A_TIME]
@@ -260,8 +265,6 @@ def _tell(told: _Told, change: ChangeFrame, document: Document | None, tally: St
                     stream.end(End.FAILED)
             tally.events[audience.interest.beat] += len(some)
             yield each * len(some)
-        if document is not None:
-            audience.told[change.key] = Told(document.version, change.revision)
 
 
 def _beat(told: _Told) -> Iterator[int]:

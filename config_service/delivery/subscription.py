@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from enum import Enum
 from typing import Final, NamedTuple, Protocol, TypeVar
 
@@ -26,6 +26,9 @@ CHUNK_BYTES: Final = 64 * 1024
 """Bytes of waiting frames that are handed over at a time: a long backlog must not become one large copy per reader."""
 QUEUE_BYTES: Final = 16 * 1024 * 1024
 """Bytes of live frames that may wait for one reader; a single larger one may, when nothing else waits."""
+
+REMEMBERED: Final = 256
+"""Changes that an audience remembers, to tell which of them wait for a slow reader."""
 
 
 class End(Enum):
@@ -123,6 +126,13 @@ class Told(NamedTuple):
     revision: int
 
 
+class Telling(NamedTuple):
+    """A change that was handed to an audience, and what was served before it, if anything was."""
+
+    key: ConfigKey
+    before: Told | None
+
+
 class Opened(NamedTuple):
     """When a stream was opened, from which address, and at which revision: of every later change it hears."""
 
@@ -131,18 +141,28 @@ class Opened(NamedTuple):
     revision: int
 
 
+NOT_OPENED: Final = Opened(datetime.min.replace(tzinfo=timezone.utc), "", 0)
+
+
 class Audience:
     """All streams that hear exactly the same: a decision and a frame are made once for all of them."""
 
-    __slots__ = ("_when_left", "expiry", "interest", "streams", "told")
+    __slots__ = ("_when_left", "expiry", "interest", "latest", "streams", "told")
 
     def __init__(self, interest: Interest, when_left: Callable[[Audience, End], None]) -> None:
         self.interest: Final = interest
         self.told: Final[dict[ConfigKey, Told]] = {}
-        """The newest change of each config that all its streams were handed."""
+        """The newest change of each config that its streams were handed."""
+        self.latest: Final[deque[Telling]] = deque(maxlen=REMEMBERED)
+        """The latest changes: what waits for a reader that is behind is the end of them."""
         self.streams: Final[dict[Subscription, None]] = {}
         self.expiry: asyncio.TimerHandle | None = None
         self._when_left = when_left
+
+    def note(self, key: ConfigKey, now: Told, before: Told | None) -> None:
+        """Take note that its streams are handed a change of ``key``."""
+        self.told[key] = now
+        self.latest.append(Telling(key, before))
 
     def leave(self, stream: Subscription, why: End) -> None:
         """Take ``stream`` out, which has ended."""
@@ -167,18 +187,29 @@ class Subscription(ABC):
         self.replay: Final = replay
         self._audience = audience
         self._ended: End | None = None
-        self.opened: Opened | None = None
+        self.opened = NOT_OPENED
         """How it began; the hub takes note of it."""
 
     @property
-    def told(self) -> Mapping[ConfigKey, Told]:
-        """The newest change of each config that was handed to all streams that hear the same, this one included."""
-        return self._audience.told
+    def audience(self) -> Audience:
+        """All streams that hear the same, this one included."""
+        return self._audience
 
     @property
-    @abstractmethod
     def queued(self) -> int:
         """How many frames wait for the reader; a backlog that is not made yet counts as one."""
+        waiting = self._waits()
+        return 0 if waiting is None else len(waiting)
+
+    @property
+    def queued_changes(self) -> int | None:
+        """How many changes wait for the reader; None while a backlog waits before them."""
+        waiting = self._waits()
+        return 0 if waiting is None else waiting.changes
+
+    @abstractmethod
+    def _waits(self) -> Waiting | None:
+        """Return what waits for the reader, if anything may."""
 
     @property
     def interest(self) -> Interest:
@@ -264,6 +295,11 @@ class Waiting:
         self._frames.clear()
         self._size = 0
 
+    @property
+    def changes(self) -> int | None:
+        """How many frames wait that are no heartbeats; None while there is a backlog."""
+        return None if self._backlog is not None else sum(frame is not HEARTBEAT for frame in self._frames)
+
     def __len__(self) -> int:
         return len(self._frames) + (self._backlog is not None)
 
@@ -282,10 +318,8 @@ class QueuedReader(Subscription):
         self._reading: asyncio.Future[None] | None = None
         self._listeners: list[Callable[[End], None]] = []
 
-    @property
-    def queued(self) -> int:
-        """How many frames wait."""
-        return len(self._waiting)
+    def _waits(self) -> Waiting | None:
+        return self._waiting
 
     def offer(self, frame: bytes) -> None:
         """Queue ``frame``; when the queue is full, end instead."""

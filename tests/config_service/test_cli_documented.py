@@ -80,6 +80,7 @@ def test_the_commands_are_these() -> None:
         "token list",
         "token revoke",
         "token rotate-key",
+        "watchers",
     ]
 
 

@@ -66,6 +66,7 @@ ALLOWED: dict[tuple[str, str], set[str] | None] = {
     ("HEAD", "/healthz"): NO_TOKEN,
     ("GET", "/readyz"): NO_TOKEN,
     ("HEAD", "/readyz"): NO_TOKEN,
+    ("GET", f"{MANAGE}/watchers"): {"admin"},
     ("GET", "/metrics"): {"admin"},
     ("HEAD", "/metrics"): {"admin"},
 }
