@@ -18,6 +18,7 @@ from .api import health
 from .api.access import log_access
 from .api.answers import Answer, Receive, Scope, Send, send_answer
 from .api.errors import error_answer
+from .api.freshness import refresh_for
 from .api.guard import Guard, RequestLimits
 from .api.peers import Peers
 from .api.service import PREFIX, ServiceApi
@@ -27,13 +28,14 @@ from .auditing import Auditor
 from .build import service_version
 from .commits import Commits
 from .delivery.feed import Feed
+from .delivery.following import Follower
 from .delivery.hub import Hub
 from .delivery.reaching import Reaching
 from .delivery.running import Running
 from .delivery.schemas import Schemas
 from .delivery.sealed import Payloads
 from .delivery.states import StateFrames
-from .domain.errors import ServiceError, UnavailableError
+from .domain.errors import HistoryReplacedError, NotFoundError, ServiceError, UnavailableError
 from .logs import describe_failure, log_event
 from .operations import Operations
 from .readiness import Readiness, StoreChecks
@@ -69,6 +71,11 @@ def create_app(
     return Application(settings, store or create_store(settings.store_url), clock, monotonic)
 
 
+def is_shared(settings: Settings) -> bool:
+    """Tell whether several processes may serve the store of ``settings``. Raises StoreError when there is none."""
+    return create_store(settings.store_url).shared
+
+
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Operations]:
     """Open the store of ``settings`` without serving it, for ``init`` and repairs. Raises what ``start`` raises."""
@@ -93,7 +100,8 @@ class Application:
         vault = Vault(*settings.all_master_keys())
         running, schemas, registry = Running(), Schemas(), TokenRegistry()
         store_tally = StoreTally(monotonic)
-        store = measured(store, store_tally)
+        # Waiting for a change is no work of the store, and would look like much of it.
+        followed, store = store, measured(store, store_tally)
         self._store = store
         self._vault = vault
         payloads = Payloads()
@@ -120,6 +128,11 @@ class Application:
         self._commits = Commits(store, self._feed, auditor, self._keys)
         self.activator = Activator(schedules=running.schedules, commits=self._commits, feed=self._feed, clock=clock)
         """Makes versions run when their moment has come."""
+        self._follower = (
+            Follower(followed, self._feed, interval=settings.poll_interval, monotonic=monotonic)
+            if followed.shared
+            else None
+        )
         self.operations = Operations(
             store=store,
             vault=vault,
@@ -171,8 +184,20 @@ class Application:
         self._heartbeats: asyncio.Task[None] | None = None
         self._activations: asyncio.Task[None] | None = None
         self._stopping = False
+        self._following: asyncio.Task[None] | None = None
         self.ready = False
         """Whether configs are served now."""
+        self.replaced: HistoryReplacedError | None = None
+        """Set once the store holds another history than the one that is served: this application has to end."""
+        self.when_replaced: Callable[[], None] = _do_nothing
+        """Called at that moment."""
+
+    @property
+    def staleness(self) -> str | None:
+        """Why what is served may be old, in a sentence; None while it is what the store says."""
+        if self.replaced is not None:
+            return "the store holds another history than the one served here"
+        return None if self._follower is None else self._follower.problem
 
     def _add_checks(self) -> None:
         checks = self._store_checks
@@ -180,6 +205,7 @@ class Application:
         self.readiness.add("stop", lambda: "it is stopping" if self._stopping else None)
         self.readiness.add("store", checks.reachable, self._look_at_store)
         self.readiness.add("commits", checks.writable)
+        self.readiness.add("history", lambda: self.staleness)
 
     async def _ask_store(self) -> None:
         await self._store.position()
@@ -205,6 +231,8 @@ class Application:
         self._heartbeats = asyncio.create_task(self._hub.beat_forever())
         self._activations = asyncio.create_task(self.activator.run_forever())
         self.ready, self._stopping = True, False
+        if self._follower is not None:
+            self._following = asyncio.create_task(self._follow(self._follower))
         here = self._feed.position
         log_event(
             _logger,
@@ -241,8 +269,20 @@ class Application:
         self._reaching.close()
         self._store_checks.close()
         await self._commits.drain()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait({self._following})
         await self._store.close()
         log_event(_logger, logging.INFO, "stopped", "stopped")
+
+    async def _follow(self, follower: Follower) -> None:
+        try:
+            await follower.run()
+        except HistoryReplacedError as error:
+            _logger.critical("%s", error)
+            self.replaced = error
+            self.end_streams()
+            self.when_replaced()
 
     def answer_at_once(self, scope: Scope) -> Answer | None:
         """Return what a call would answer, with all headers, if that takes no waiting; else None: nothing has happened.
@@ -259,16 +299,32 @@ class Application:
             await self._guard(scope, receive, send)
 
     def _answer_at_once(self, scope: Scope) -> Answer | None:
-        return self._service.answer_at_once(scope) if self._heartbeats is not None else None
+        serves = self._heartbeats is not None and self.replaced is None
+        return self._service.answer_at_once(scope) if serves else None
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw: bytes = scope["raw_path"]
         if self._heartbeats is None and scope["path"] not in health.PATHS:
             await send_answer(error_answer(UnavailableError("the service is starting")), send)
-        elif raw.startswith(PREFIX) and raw[len(PREFIX) : len(PREFIX) + 1] in {b"", b"/"}:
-            await self._service(scope, receive, send)
+            return
+        if self.replaced is not None and scope["path"] not in health.PATHS:
+            await send_answer(error_answer(UnavailableError("the service has to start again")), send)
+            return
+        if self._follower is not None and scope["path"] not in health.PATHS:
+            await refresh_for(self.operations, scope)
+        if raw.startswith(PREFIX) and raw[len(PREFIX) : len(PREFIX) + 1] in {b"", b"/"}:
+            await self._serve(scope, receive, send)
         else:
             await self._web(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._service(scope, receive, send)
+        except NotFoundError:
+            # Nothing was sent. Another process may have published it a moment ago.
+            if self._follower is None or not await self.operations.hear():
+                raise
+            await self._service(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -289,3 +345,7 @@ class Application:
             await send({"type": "lifespan.shutdown.failed", "message": describe_failure(error)})
             return
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _do_nothing() -> None:
+    """Nobody is to be told."""

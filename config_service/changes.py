@@ -119,6 +119,8 @@ class Changes:
         for plan in plans:
             if plan.intent.valid_from is not None:
                 check_moment(plan.intent.valid_from, self._clock())
+        # A condition, or "these bytes run already", is judged by no older state than the caller may know of.
+        await self._feed.refresh()
         async with AsyncExitStack() as held:
             # In one order for everybody: two that name the same configs do not wait for each other.
             for key in sorted({plan.key for plan in plans}):

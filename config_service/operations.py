@@ -27,7 +27,7 @@ from .delivery.schemas import Schemas
 from .delivery.sealed import Payloads
 from .delivery.states import KeyIds, StateFrames
 from .domain.documents import Document, check_document
-from .domain.errors import AccessDeniedError, NotFoundError
+from .domain.errors import AccessDeniedError, NotFoundError, UnauthenticatedError
 from .domain.keys import ConfigKey
 from .domain.preconditions import UNCONDITIONAL, Precondition
 from .domain.records import ChangeKind, VersionInfo
@@ -164,6 +164,21 @@ class Operations:
     def recognise(self, secret: str) -> Token:
         """Return the token that ``secret`` proves, without counting the request. Raises UnauthenticatedError."""
         return self._registry.authenticate(secret, self._clock())
+
+    def knows(self, secret: str) -> bool:
+        """Tell whether ``secret`` proves a token that is known here and valid. Counts nothing."""
+        try:
+            self.recognise(secret)
+        except UnauthenticatedError:
+            return False
+        return True
+
+    async def hear(self) -> bool:
+        """Take in what other processes have committed up to now, if that takes less than a second.
+
+        Returns whether there was anything.
+        """
+        return await self._feed.hear()
 
     def count(self, token: Token) -> None:
         """Count one request of ``token``. Raises RateLimitedError when there are too many."""

@@ -116,11 +116,12 @@ class Operator:
 
 
 class ServiceProcess:
-    """``config-service serve`` on SQLite in ``directory``, on a loopback port that stays the same across restarts.
+    """``config-service serve`` on a loopback port that stays the same across restarts.
 
-    ``settings``: further ``CONFIG_SERVER_…`` variables, by field name in upper case. As a context manager it starts
-    and stops the child. ``copy_of``: begin with the store of another one, which must not be running, instead of a new
-    store; that is faster.
+    The store is SQLite in ``directory``, unless ``settings`` say otherwise: further ``CONFIG_SERVER_…`` variables, by
+    field name in upper case. As a context manager it starts and stops the child. ``copy_of``: begin with the store of
+    another one, which must not be running, instead of a new store; that is faster. ``replica_of``: serve the very store
+    of another one, which may be running and is on PostgreSQL.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class ServiceProcess:
         settings: Mapping[str, str] | None = None,
         *,
         copy_of: ServiceProcess | None = None,
+        replica_of: ServiceProcess | None = None,
     ) -> None:
         self.directory: Final = directory
         self.url = ""
@@ -145,7 +147,10 @@ class ServiceProcess:
         self._lines: list[str] = []
         self._reader = threading.Thread()
         self._port = 0
-        self._admin = self._initialise() if copy_of is None else self._copy(copy_of)
+        if replica_of is not None:
+            self._admin = self._join(replica_of)
+        else:
+            self._admin = self._initialise() if copy_of is None else self._copy(copy_of)
         self._operators: list[Operator] = []
 
     def __enter__(self) -> ServiceProcess:
@@ -154,6 +159,13 @@ class ServiceProcess:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the child. Raises ProcessError when there is none."""
+        if self._child is None:
+            raise ProcessError("the service does not run")
+        return self._child.pid
 
     @property
     def log(self) -> str:
@@ -209,6 +221,19 @@ class ServiceProcess:
         """Send SIGKILL, wait for the end and return the exit status."""
         return self._end(signal.SIGKILL)
 
+    def wait(self) -> int:
+        """Wait until the child ends by itself and return its exit status. Raises ProcessError when it goes on."""
+        child = self._child
+        if child is None:
+            return 0
+        try:
+            status = child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise ProcessError(f"the service still runs after {STOP_SECONDS} s") from None
+        self._reader.join()
+        self._child = None
+        return status
+
     def restart(self) -> None:
         """Stop the child if it runs, and start it again on the same port and store."""
         self.stop()
@@ -235,6 +260,12 @@ class ServiceProcess:
     def _copy(self, other: ServiceProcess) -> str:
         shutil.copy(other.directory / "config.db", self.directory / "config.db")
         self._environment["CONFIG_SERVER_MASTER_KEY"] = other.environment["CONFIG_SERVER_MASTER_KEY"]
+        return other._admin
+
+    def _join(self, other: ServiceProcess) -> str:
+        """Take over what says which store it is, and how it is opened."""
+        for name in ("CONFIG_SERVER_STORE_URL", "CONFIG_SERVER_MASTER_KEY"):
+            self._environment[name] = other.environment[name]
         return other._admin
 
     def _end(self, how: signal.Signals) -> int:

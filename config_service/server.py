@@ -16,19 +16,21 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from ipaddress import ip_address
 from types import FrameType
 from typing import Any, Final
 
 import uvicorn
 
-from .app import Application, create_app
+from .app import Application, create_app, is_shared
 from .connection import Connection, ConnectionConfig, ConnectionLimits
 from .domain.errors import ServiceError
 from .logs import configure_logging, log_loop_failure
 from .operations import Operations
-from .settings import Settings
+from .settings import Settings, SettingsError, variable
 from .tls import Tls
+from .workers import split
 
 _ABORT_AFTER: Final = 1.5
 """Seconds after the signal at which connections that still hang are aborted."""
@@ -67,6 +69,12 @@ class Server(uvicorn.Server):
         self._prepare = prepare
         self._announce = announce
         self._event_loop: asyncio.AbstractEventLoop | None = None
+        application.when_replaced = self.stop
+
+    @property
+    def failure(self) -> ServiceError | None:
+        """Why it ended, when it was not told to."""
+        return self._application.replaced
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen. Raises ServiceError before anything is served."""
@@ -189,7 +197,11 @@ def run(
     ``prepare`` runs when the store is open and nothing is served yet. ``announce`` is given the URL, with the real
     port, once connections are accepted.
 
-    Raises ListenError, TlsError, or what ``Application.start`` raises: a StoreError, such as WrongMasterKeyError.
+    With ``settings.workers`` that many processes serve, and this one looks after them.
+
+    Raises ListenError, TlsError, or what ``Application.start`` raises: a StoreError, such as WrongMasterKeyError;
+    HistoryReplacedError when the store was replaced while it was served; SettingsError when several processes are to
+    serve a store that is for one. In the parent of workers, SystemExit with the status of the one that did not start.
     """
     configure_logging(settings.log_level, settings.log_format)
     listener = listen(settings.host, settings.port)
@@ -202,13 +214,23 @@ def run(
                 "where a proxy or a private network protects them, CONFIG_SERVER_ALLOW_PLAIN_HTTP=true"
             )
         url = _url(listener, tls=tls)
-        server = build_server(
-            settings,
-            create_app(settings),
-            prepare=prepare,
-            announce=None if announce is None else lambda: announce(url),
-        )
+        tell = _do_nothing if announce is None else partial(announce, url)
+        worker = None
+        if settings.workers > 1:
+            _require_shared(settings)
+            became = split(settings.workers, tell)
+            if isinstance(became, int):
+                if became:
+                    raise SystemExit(became)
+                return
+            worker = became
+            tell = worker.ready
+        server = build_server(settings, create_app(settings), prepare=prepare, announce=tell)
+        if worker is not None:
+            worker.when_orphaned(server.stop)
         server.run(sockets=[listener])
+    if server.failure is not None:
+        raise server.failure
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -232,6 +254,18 @@ def listen(host: str, port: int) -> socket.socket:
         f"cannot listen on {host} port {port}: {reason}; "
         "set CONFIG_SERVER_HOST and CONFIG_SERVER_PORT to a free address"
     )
+
+
+def _require_shared(settings: Settings) -> None:
+    if not is_shared(settings):
+        raise SettingsError(
+            f"{variable('workers')} is {settings.workers}, but this kind of store serves one process: use PostgreSQL "
+            f"for several ({variable('store_url')}=postgresql://user:password@host:5432/database), or 1"
+        )
+
+
+def _do_nothing() -> None:
+    """Nobody is to be told."""
 
 
 def _connections_possible() -> int:

@@ -49,6 +49,8 @@ _RULES: Final = {
     "tls_client_ca": "the path of a PEM file with who signs clients' certificates; it goes with CONFIG_SERVER_TLS_CERT",
     "allow_plain_http": "true or false",
     "metrics_token": "at least 16 characters that nobody can guess",
+    "workers": "how many processes serve, from 1 to 64; more than one needs a store that several may use",
+    "poll_interval": "seconds between two looks at the log of a store that others write to, above 0 and at most 60",
     "log_level": "one of debug, info, warning, error, critical",
     "log_format": "text or json",
 }
@@ -118,6 +120,10 @@ class Settings(BaseSettings):
     """Whether the service may be served without TLS on an address that is not loopback."""
     metrics_token: SecretStr = SecretStr("")
     """The secret that may read /metrics and nothing else; without it only holders of an admin token may."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that serve the same address, each a replica of its own; more than 1 needs PostgreSQL or MongoDB."""
+    poll_interval: float = Field(default=0.2, gt=0, le=60, allow_inf_nan=False)
+    """Seconds between two looks at the log of a store that other processes write to, where nothing is heard earlier."""
     log_level: LogLevel = "info"
     """The least severe messages to log."""
     log_format: LogFormat = "text"

@@ -18,7 +18,7 @@ from .delivery.feed import Feed
 from .delivery.hub import Hub
 from .delivery.reaching import Reaching
 from .delivery.running import Running
-from .delivery.states import KeyIds, StateFrames, StateInterest, compare, newest_held, readable, stating
+from .delivery.states import KeyIds, StateFrames, StateInterest, compare, meant, newest_held, readable, stating
 from .delivery.subscription import Beat, NamedInterest, QueuedReader, Reader, S, Subscription
 from .delivery.watchers import Watching, watching
 from .domain.errors import NotFoundError
@@ -140,6 +140,9 @@ class WatchOperations:
         may_read = await beside(lambda: readable(rows, token)) if len(rows) > _MANY else None
         epoch = self._feed.position.epoch
         await self._reaching.reach(Position(epoch, newest_held(rows, epoch)))
+        if self._feed.shared and any(self._running.get(key) is None for key in meant(rows, token)):
+            # Another process may have published it a moment ago.
+            await self._feed.hear()
         # The body, and what it has heard of, may have taken their time.
         self._registry.confirm(token.id, self._clock())
         # Nothing is awaited from here on: between what is stated and what is told afterwards there is no gap.

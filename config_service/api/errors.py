@@ -19,6 +19,7 @@ from ..domain.errors import (
     DocumentTooLargeError,
     DraftOutdatedError,
     HeadersTooLargeError,
+    HistoryReplacedError,
     InvalidDocumentError,
     InvalidPatchError,
     InvalidRequestError,
@@ -82,6 +83,7 @@ STATUS: Final[Mapping[type[ServiceError], int]] = {
     StoreLockedError: 503,
     StoreCorruptError: 503,
     WrongMasterKeyError: 503,
+    HistoryReplacedError: 503,
     OutcomeUnknownError: 504,
     StoreFullError: 507,
 }

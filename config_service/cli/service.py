@@ -63,11 +63,20 @@ def serve(
         ),
     ] = None,
     store_url: StoreUrl = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Processes that serve; several need PostgreSQL. (default: CONFIG_SERVER_WORKERS)",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run the service. Needs CONFIG_SERVER_MASTER_KEY; SIGTERM and Ctrl-C end it within 5 seconds."""
     from .starting import serve_store  # noqa: PLC0415
 
-    serve_store(host=host, port=port, store_url=store_url)
+    serve_store(host=host, port=port, store_url=store_url, workers=workers)
 
 
 def dev(

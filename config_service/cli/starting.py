@@ -48,10 +48,10 @@ def init_store(store_url: str | None, *, recover: bool, as_json: bool = False) -
     print_note("This admin token is shown this once: keep it, and give it to `config-service` as CONFIG_SERVER_TOKEN.")
 
 
-def serve_store(*, host: str | None, port: int | None, store_url: str | None) -> None:
+def serve_store(*, host: str | None, port: int | None, store_url: str | None, workers: int | None) -> None:
     """Serve until SIGTERM or SIGINT. What is None is left to the settings. Raises CommandError."""
     with start_failures():
-        settings = _settings(host=host, port=port, store_url=store_url)
+        settings = _settings(host=host, port=port, store_url=store_url, workers=workers)
         run(settings, prepare=_require_token, announce=_announce_json if settings.log_format == "json" else _announce)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from config_client.protocol import Position
 
 from ..domain.documents import Document
-from ..domain.errors import StoreCorruptError
+from ..domain.errors import StoreCorruptError, StoreError
 from ..domain.records import (
     SERVING_KINDS,
     VERSION_KINDS,
@@ -35,6 +36,8 @@ from .running import Running
 from .schemas import Schemas
 
 _PAGE: Final = 1000
+_HEARING: Final = 1.0
+"""Seconds that a request waits to hear of what other processes have committed, which it could do without."""
 _ABOUT_TOKENS: Final = frozenset({ChangeKind.TOKEN_CREATED, ChangeKind.TOKEN_REKEYED})
 """What can only be applied with the token at hand."""
 _ABOUT_VERSIONS: Final = VERSION_KINDS | SERVING_KINDS
@@ -133,6 +136,7 @@ class Feed:
         self._position = Position("", 0)
         self._waiting: dict[int, Change] = {}
         self._reading = asyncio.Lock()
+        self._next_look: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
@@ -170,21 +174,62 @@ class Feed:
         if revision > self._position.revision:
             await self.catch_up()
 
+    async def refresh(self) -> None:
+        """Apply what other processes had committed when this was called; in a store that nobody shares that is nothing.
+
+        What is decided on memory afterwards is decided on no older state than its caller may know of. However many
+        call, the log is read by one at a time. Raises StoreError.
+        """
+        if not self.shared:
+            return
+        if self._next_look is None:
+            self._next_look = asyncio.create_task(self._look())
+            # Its callers may all be gone when it fails.
+            self._next_look.add_done_callback(lambda look: look.cancelled() or look.exception())
+        await asyncio.shield(self._next_look)
+
+    async def hear(self) -> bool:
+        """As ``refresh``, for what can do with what is known: within a second, and without an error.
+
+        Returns whether something was heard of.
+        """
+        before = self._position
+        with suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(_HEARING):
+                await self.refresh()
+        return self._position != before
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes commit to the store, so that memory may be a moment behind it."""
+        return self._store.shared
+
     async def catch_up(self) -> None:
         """Apply what the store's log holds beyond the present position. Raises StoreError."""
         async with self._reading:
-            while entries := await self._store.log(before := self._position.revision, _PAGE):
-                for entry in entries:
-                    # Offers go on while the log is read: what they brought is not applied twice.
-                    if entry.revision > self._position.revision:
-                        change = self._waiting.get(entry.revision) or await self._read(entry)
-                        self._waiting.setdefault(entry.revision, change)
-                        self._apply_waiting()
-                if self._position.revision == before:
-                    raise StoreCorruptError(
-                        f"the log of the store has no revision {before + 1}, but {entries[0].revision}; "
-                        "restore it from a backup"
-                    )
+            await self._read_on()
+
+    async def _look(self) -> None:
+        async with self._reading:
+            # Whoever comes from here on may know of changes that this look does not see.
+            self._next_look = None
+            await self._read_on()
+
+    async def _read_on(self) -> None:
+        while entries := await self._store.log(before := self._position.revision, _PAGE):
+            for entry in entries:
+                # Offers go on while the log is read: what they brought is not applied twice.
+                if entry.revision > self._position.revision:
+                    change = self._waiting.get(entry.revision) or await self._read(entry)
+                    self._waiting.setdefault(entry.revision, change)
+                    self._apply_waiting()
+            if self._position.revision == before:
+                raise StoreCorruptError(
+                    f"the log of the store has no revision {before + 1}, but {entries[0].revision}; "
+                    "restore it from a backup"
+                )
+            if len(entries) < _PAGE:
+                return
 
     def _apply_waiting(self) -> None:
         """Apply the waiting changes that follow without a gap."""

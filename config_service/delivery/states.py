@@ -124,10 +124,14 @@ def newest_held(rows: Iterable[Held], epoch: str) -> int:
     return max((row.position.revision for row in rows if row.position and row.position.epoch == epoch), default=0)
 
 
+def meant(rows: Iterable[Held], token: Token) -> frozenset[ConfigKey]:
+    """Return the configs that ``rows`` mean."""
+    return frozenset(_key_of(row, token) for row in rows)
+
+
 def readable(rows: Iterable[Held], token: Token) -> frozenset[ConfigKey]:
     """Return the configs of ``rows`` that ``token`` may read; its rights never change."""
-    keys = {_key_of(row, token) for row in rows}
-    return frozenset(key for key in keys if token.may(Right.READ, key.name, key.environment))
+    return frozenset(key for key in meant(rows, token) if token.may(Right.READ, key.name, key.environment))
 
 
 def compare(

@@ -30,6 +30,7 @@
         ├── StoreFullError       no space left
         ├── StoreLockedError     another process holds the store
         ├── OutcomeUnknownError  the store did not say whether the change was made
+        ├── HistoryReplacedError another history took the place of the one that is served
         ├── StoreCorruptError    the file is damaged or not ours
         └── WrongMasterKeyError  the master key is not the one that sealed this store
 
@@ -268,6 +269,12 @@ class OutcomeUnknownError(StoreError):
     """
 
     code = "outcome_unknown"
+
+
+class HistoryReplacedError(StoreError):
+    """Another history took the place of the one that this process serves, as a restored backup does."""
+
+    code = "history_replaced"
 
 
 class StoreCorruptError(StoreError):

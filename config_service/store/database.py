@@ -16,12 +16,25 @@ from ..domain.errors import StoreError
 T = TypeVar("T")
 
 
+class Listener(Protocol):
+    """Hears that another process may have committed something."""
+
+    async def wait(self, timeout: float) -> None:
+        """Return when something was heard since the last call, or after ``timeout`` seconds."""
+
+    async def close(self) -> None:
+        """Listen no more. Closing twice is allowed."""
+
+
 class Database(Protocol):
     """One database, and the right to use it. Used by the threads of one session."""
 
     @property
     def shared(self) -> bool:
         """Whether other processes may write to it while this one uses it."""
+
+    def listener(self) -> Listener | None:
+        """Return what hears of the commits of other processes, or None where there are none to hear of."""
 
     def acquire(self) -> None:
         """Take the right to use the database. Raises StoreLockedError or another StoreError."""

@@ -33,6 +33,7 @@ from config_client.protocol import format_timestamp
 
 from ..domain.errors import OutcomeUnknownError, StoreCorruptError, StoreError, StoreFullError, StoreLockedError
 from . import migrations
+from .postgres_listener import PostgresListener
 
 T = TypeVar("T")
 
@@ -86,7 +87,8 @@ _SETTINGS: Final = (
 _BEGIN: Final = """BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SELECT id FROM history FOR UPDATE;
 INSERT INTO writers (id, marker, seen_at) VALUES ({row})
-ON CONFLICT (id) DO UPDATE SET marker = excluded.marker, seen_at = excluded.seen_at"""
+ON CONFLICT (id) DO UPDATE SET marker = excluded.marker, seen_at = excluded.seen_at;
+NOTIFY config_service"""
 
 _GONE: Final = "the connection was lost; check that the server runs and can be reached"
 _UNREACHABLE: Final = (
@@ -148,6 +150,10 @@ class PostgresDatabase:
             f"the store URL cannot be read; use {URL_FORM}, with every character of the password that is no letter or "
             "digit percent-encoded, such as %40 for @"
         )
+
+    def listener(self) -> PostgresListener:
+        """Return what hears of the commits of other processes."""
+        return PostgresListener(self._connect_to_listen)
 
     def acquire(self) -> None:
         """Do nothing: several processes are welcome."""
@@ -268,6 +274,9 @@ class PostgresDatabase:
             kind, remedy = _FAULTS.get(code) or (StoreError, _GONE if code[:2] == "08" else "PostgreSQL failed")
             return kind(f"{self._name}: {remedy} ({code} {type(cause).__name__})")
         return StoreError(f"{self._name}: unexpected {type(cause).__name__} in the store")
+
+    async def _connect_to_listen(self) -> psycopg.AsyncConnection[Any]:
+        return await psycopg.AsyncConnection.connect(autocommit=True, **self._parameters)
 
     def _begin(self, connection: Connection, marker: str) -> None:
         """Begin a transaction that is the only writer, and leave its marker: one message to the server."""

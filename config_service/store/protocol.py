@@ -151,6 +151,16 @@ class ConfigStore(Protocol):
     async def close(self) -> None:
         """Release everything. Closing twice is allowed."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may commit to this store while it is open. Then whoever serves it follows the log."""
+
+    async def changed(self, timeout: float) -> None:
+        """Return when another process may have committed something, after ``timeout`` seconds at the latest.
+
+        A hint, which may come late, or for nothing: what happened stands in the log.
+        """
+
     async def position(self) -> Position:
         """Return the epoch and the newest revision (0 in a new store)."""
 

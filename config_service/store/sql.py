@@ -10,6 +10,7 @@ that a thread has begun is finished, one still waiting for its turn is dropped.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Concatenate, ParamSpec, TypeVar
@@ -38,7 +39,7 @@ from ..domain.records import (
     WrappedKey,
 )
 from ..domain.sealing import NewKeys, Resealed, SealedPlace, SealedValue
-from .database import Database
+from .database import Database, Listener
 from .protocol import check_distinct
 from .session import Session
 from .sqlite import SqliteFile
@@ -60,7 +61,21 @@ class SqlStore:
     def __init__(self, url: str) -> None:
         self._url = url
         self._session: Session | None = None
-        _database_of(url)
+        self._listener: Listener | None = None
+        self._database = _database_of(url)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may commit to this store while it is open."""
+        return self._database.shared
+
+    async def changed(self, timeout: float) -> None:
+        """Return when another process may have committed something, after ``timeout`` seconds at the latest."""
+        self._open_session()
+        if self._listener is None:
+            await asyncio.sleep(timeout)
+        else:
+            await self._listener.wait(timeout)
 
     async def open(self) -> None:
         """Open the store, creating or migrating it as needed, and take its lock. Opening twice is allowed.
@@ -68,17 +83,22 @@ class SqlStore:
         Raises StoreLockedError, StoreCorruptError or StoreError.
         """
         if self._session is None:
-            session = Session(_database_of(self._url))
+            self._database = _database_of(self._url)
+            session = Session(self._database)
             try:
                 await session.start()
             except BaseException:
                 await session.end()
                 raise
             self._session = session
+            self._listener = self._database.listener()
 
     async def close(self) -> None:
         """Finish what is under way and release everything. Closing twice is allowed."""
         session, self._session = self._session, None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await listener.close()
         if session is not None:
             await session.end()
 

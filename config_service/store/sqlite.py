@@ -120,6 +120,9 @@ class SqliteFile:
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         return engine
 
+    def listener(self) -> None:
+        """Return None: nobody else may write."""
+
     def query(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         """Return what ``work`` reads."""
         with engine.connect() as connection:

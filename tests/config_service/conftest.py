@@ -74,6 +74,7 @@ class MemoryStore:
     """
 
     def __init__(self) -> None:
+        self.shared = False
         self.epoch = EPOCH
         self.entries: list[LogEntry] = []
         self.held: dict[ConfigKey, list[Version]] = {}
@@ -89,6 +90,9 @@ class MemoryStore:
         self.gate = asyncio.Event()
         self.gate.set()
         self.held_up = asyncio.Event()
+
+    async def changed(self, timeout: float) -> None:
+        await asyncio.sleep(timeout)
 
     async def open(self) -> None:
         self._raise(self.fail_reads)

@@ -24,7 +24,7 @@ from config_service.domain.errors import WrongMasterKeyError
 from config_service.domain.keys import ConfigKey
 from config_service.operations import Operations
 from config_service.server import ListenError, listen, run
-from config_service.settings import Settings
+from config_service.settings import Settings, SettingsError
 
 pytestmark = pytest.mark.e2e
 MASTER_KEY = "5a" * 32
@@ -470,3 +470,11 @@ def test_an_address_of_version_6_is_announced_in_brackets(store_url: str) -> Non
     except ListenError:
         pytest.skip("this machine has no IPv6 loopback")
     assert announced[0].startswith("http://[::1]:")
+
+
+def test_several_workers_need_a_store_for_several() -> None:
+    """With the sentence that says what to use instead, before anything is opened."""
+    settings = Settings.load(master_key=MASTER_KEY, port=0, workers=2, store_url="sqlite:///never.db")
+    with pytest.raises(SettingsError, match=r"CONFIG_SERVER_WORKERS is 2.* use PostgreSQL .*postgresql://"):
+        run(settings)
+    assert not os.path.exists("never.db")

@@ -57,6 +57,8 @@ def test_variables_set_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
         "tls_client_ca": "/srv/ca.crt",
         "allow_plain_http": "True",
         "metrics_token": "0123456789abcdef",
+        "workers": "2",
+        "poll_interval": "0.1",
         "log_level": "debug",
         "log_format": "json",
     }

@@ -9,6 +9,7 @@ One thread writes, a few read, as in the SQL store and for its reasons; see ``st
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -64,6 +65,10 @@ class JournalStore:
     def shared(self) -> bool:
         """Whether other processes may change the same store while this one is open."""
         return self._journal.shared
+
+    async def changed(self, timeout: float) -> None:
+        """Return after ``timeout`` seconds: a journal tells nobody that it has grown."""
+        await asyncio.sleep(timeout)
 
     async def open(self) -> None:
         """Open the journal, creating it as needed, and read all of it. Opening twice is allowed.
