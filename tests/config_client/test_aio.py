@@ -351,15 +351,18 @@ async def test_the_stream_of_events_comes_from_whichever_host_is_there(
     """The first is down for good, and the second is away for a while: what happens afterwards is told."""
     config_server.publish("orders", {"n": 1})
     told: asyncio.Queue[int] = asyncio.Queue()
-    options = config_server.options(host=f"{unused_host},{config_server.url}")
+    errors: list[Exception] = []
+    options = config_server.options(host=f"{unused_host},{config_server.url}", on_error=errors.append)
     async with AsyncConfigClient(options) as client:
         watching = asyncio.ensure_future(client.watch("orders", lambda event: told.put_nowait(event.version)))
         for version in (2, 3):
             await asyncio.to_thread(config_server.wait_for_watchers, 1, PATIENCE)
             config_server.publish("orders", {"n": version})
             assert await asyncio.wait_for(told.get(), PATIENCE) == version
+            errors.clear()
             config_server.stop()
-            await eventually(lambda: not config_server.watchers)
+            # The end of the stream, and that it cannot be opened again.
+            await eventually(lambda: len(errors) >= 2)
             config_server.start()
         await client.close()
         await watching

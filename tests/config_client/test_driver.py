@@ -271,14 +271,17 @@ def test_a_callback_that_exits_ends_the_watch_and_says_so(
         assert again.wait_for(3, 10)
 
 
-def test_the_stream_of_events_comes_from_whichever_host_is_there(config_server: Any) -> None:
+def test_the_stream_of_events_comes_from_whichever_host_is_there(
+    config_server: Any, eventually: Callable[[Callable[[], bool]], bool]
+) -> None:
     """The first is down for good, and the second is away for a while: what happens afterwards is told."""
     config_server.publish("orders", {"level": 1})
     told: queue.Queue[int] = queue.Queue()
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         hosts = f"http://127.0.0.1:{holder.getsockname()[1]},{config_server.url}"
-        with ConfigClient(config_server.options(host=hosts)) as client:
+        errors: list[Exception] = []
+        with ConfigClient(config_server.options(host=hosts, on_error=errors.append)) as client:
             run = threading.Thread(target=client.watch, args=("orders", lambda event: told.put(event.version)))
             run.start()
             try:
@@ -286,7 +289,10 @@ def test_the_stream_of_events_comes_from_whichever_host_is_there(config_server: 
                     config_server.wait_for_watchers(1, 60)
                     config_server.publish("orders", {"level": version})
                     assert told.get(timeout=60) == version
+                    errors.clear()
                     config_server.stop()
+                    # The end of the stream, and that it cannot be opened again.
+                    assert eventually(lambda: len(errors) >= 2)
                     config_server.start()
             finally:
                 client.close()
