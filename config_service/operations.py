@@ -14,6 +14,7 @@ from typing import Final
 from config_client.protocol import Position
 from config_client.types import ConfigInfo, Format
 
+from .audit_operations import AuditOperations
 from .background import LARGE, beside
 from .backup_operations import BackupOperations
 from .changes import Changes, Intent, Outcome, Plan
@@ -35,6 +36,7 @@ from .domain.scopes import Right
 from .draft_operations import DraftOperations
 from .export_operations import ExportOperations
 from .finding import Finder
+from .key_operations import KeyOperations
 from .schedule_operations import ScheduleOperations
 from .schema_operations import SchemaOperations
 from .security.admission import Admission
@@ -143,6 +145,12 @@ class Operations:
             running=running, registry=registry, commits=commits, changes=self._changes, feed=feed, clock=clock
         )
         """What may be done with versions that wait for their moment."""
+        self.keys: Final = KeyOperations(
+            store=store, vault=vault, keys=keys, commits=commits, registry=registry, clock=clock
+        )
+        """What may be done with the keys of the store."""
+        self.audit: Final = AuditOperations(store=store, vault=vault, keys=keys, registry=registry, clock=clock)
+        """What may be learnt from the log."""
         self.comparisons: Final = Comparisons(finder=self._finder, drafts=self.drafts)
         """What differs."""
         self.max_document_bytes: Final = max_document_bytes

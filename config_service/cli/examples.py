@@ -43,6 +43,19 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "token list": ("config-service token list",),
     "token rotate-key": ("config-service token rotate-key 7 --overlap 24h",),
     "token revoke": ("config-service token revoke 7",),
+    "keys list": ("config-service keys list",),
+    "keys rotate": ("config-service keys rotate && config-service keys reseal",),
+    "keys reseal": ("config-service keys reseal",),
+    "keys rotate-master": ("config-service keys rotate-master",),
+    "audit list": (
+        "config-service audit list --name orders --since 2026-01-31T00:00:00+00:00",
+        "config-service audit list --kind token_created --json",
+    ),
+    "audit head": ("config-service audit head >> /somewhere/else/anchors",),
+    "audit verify": (
+        'config-service audit verify --anchor "$(tail -n 1 /somewhere/else/anchors)"',
+        "config-service audit verify --store-url sqlite:///config.db",
+    ),
     "export-store": (
         "config-service export-store store.export --sealed --key-file export.key",
         "config-service export-store - --plain | jq .",

@@ -35,6 +35,7 @@ class ExitCode(IntEnum):
     INVALID = 6
     UNAVAILABLE = 7
     START_FAILED = 8
+    TAMPERED = 9
 
 
 MEANINGS: Final[Mapping[ExitCode, str]] = {
@@ -49,7 +50,10 @@ MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.INVALID: "the input was refused: a name, a document, a patch, a schema, a scope, a damaged backup; "
     "nothing was changed",
     ExitCode.UNAVAILABLE: "the service cannot be reached, or cannot serve now",
-    ExitCode.START_FAILED: "the service or its store could not be started: settings, master key, lock, damage, address",
+    ExitCode.START_FAILED: "the service or its store could not be started: settings, master key, lock, damage, "
+    "address; or the store holds another history than the one that was served",
+    ExitCode.TAMPERED: "`audit verify` found that the log or the store is not what it was, or `keys reseal` could not "
+    "seal everything anew",
 }
 """One line per code; ``docs/OPERATIONS.md`` says the same, and a test compares them."""
 

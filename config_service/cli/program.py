@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import backups, configs, drafts, exports, schedules, schemas, service, tokens, watchers
+from . import audit, backups, configs, drafts, exports, keys, schedules, schemas, service, tokens, watchers
 from .examples import add_examples
 
 program = typer.Typer(
@@ -50,6 +50,8 @@ schedules.add_commands(program)
 schemas.add_commands(program)
 tokens.add_commands(program)
 watchers.add_commands(program)
+keys.add_commands(program)
+audit.add_commands(program)
 exports.add_commands(program)
 backups.add_commands(program)
 add_examples(program)

@@ -34,6 +34,38 @@ DIFFERENCE_COLUMNS: Final = ("OP", "PATH", "OLD", "NEW")
 TOKEN_COLUMNS: Final = ("ID", "NAME", "ENVIRONMENT", "SCOPES", "STATE", "CREATED", "EXPIRES")
 
 
+KEYS_ROUTE: Final = f"{MANAGE_PATH}/keys"
+AUDIT_ROUTE: Final = f"{MANAGE_PATH}/audit"
+DATA_KEY_COLUMNS: Final = ("ID", "USE", "VALUES", "MASTER KEY", "CREATED")
+AUDIT_COLUMNS: Final = ("REVISION", "AT", "KIND", "WHAT", "BY", "TOKEN", "PEER", "REQUEST")
+FINDING_COLUMNS: Final = ("REVISION", "WHAT")
+
+
+def data_key_row(row: Mapping[str, object], ring: Mapping[str, object]) -> list[str]:
+    """Return the cells of DATA_KEY_COLUMNS; a master key is ``current`` or ``previous``."""
+    master = "current" if row.get("master_key") == ring.get("master_key") else "previous"
+    return [text(row, "id"), text(row, "use"), text(row, "values"), master, text(row, "created_at")]
+
+
+def audit_row(row: Mapping[str, object]) -> list[str]:
+    """Return the cells of AUDIT_COLUMNS; what an entry is about is a config with its version, a schema or a token."""
+    detail = row.get("detail")
+    told = detail if isinstance(detail, dict) else {}
+    what = "-"
+    if row.get("name") is not None:
+        number = f" schema {text(row, 'schema_version')}" if row.get("version") is None else f" {text(row, 'version')}"
+        what = described(row) + number
+    elif row.get("token_id") is not None:
+        what = f"token {text(row, 'token_id')} {text(told, 'name')}"
+    first = [text(row, field) for field in ("revision", "timestamp", "kind")]
+    return [*first, what, text(row, "changed_by"), *(text(told, field) for field in ("token", "peer", "request"))]
+
+
+def finding_row(row: Mapping[str, object]) -> list[str]:
+    """Return the cells of FINDING_COLUMNS."""
+    return [text(row, "revision"), text(row, "what")]
+
+
 def config_route(name: str, action: str = "") -> str:
     """Return the path of a config, or of an action below it."""
     return f"{CONFIGS_ROUTE}/{quote(name, safe='')}" + (f"/{action}" if action else "")

@@ -48,6 +48,9 @@ def options() -> set[str]:
 def test_the_commands_are_these() -> None:
     """The list of commands is a decision, not an accident of imports."""
     assert commands() == [
+        "audit head",
+        "audit list",
+        "audit verify",
         "backup",
         "delete",
         "dev",
@@ -64,6 +67,10 @@ def test_the_commands_are_these() -> None:
         "import",
         "init",
         "keygen",
+        "keys list",
+        "keys reseal",
+        "keys rotate",
+        "keys rotate-master",
         "list",
         "publish",
         "restore",

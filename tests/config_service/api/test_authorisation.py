@@ -53,6 +53,13 @@ ALLOWED: dict[tuple[str, str], set[str] | None] = {
     ("GET", f"{MANAGE}/tokens"): {"admin"},
     ("POST", f"{MANAGE}/tokens/{{token_id}}/key"): {"admin"},
     ("DELETE", f"{MANAGE}/tokens/{{token_id}}"): {"admin"},
+    ("GET", f"{MANAGE}/keys"): {"admin"},
+    ("POST", f"{MANAGE}/keys/rotate"): {"admin"},
+    ("POST", f"{MANAGE}/keys/rotate-master"): {"admin"},
+    ("POST", f"{MANAGE}/keys/reseal"): {"admin"},
+    ("GET", f"{MANAGE}/audit"): {"admin"},
+    ("GET", f"{MANAGE}/audit/head"): {"admin"},
+    ("GET", f"{MANAGE}/audit/verify"): {"admin"},
     ("GET", f"{MANAGE}/backup"): {"admin"},
     ("GET", f"{MANAGE}/export"): set(),  # admin, export and write together
     ("HEAD", SERVICE): ANY_TOKEN,
