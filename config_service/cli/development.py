@@ -45,11 +45,13 @@ class _Minted:
     client: MintedToken
 
 
-def develop(directory: Path | None, port: int, *, as_json: bool = False) -> None:
+def develop(directory: Path | None, port: int, *, store_url: str | None = None, as_json: bool = False) -> None:
     """Serve ``directory``, or a temporary one, until a signal; print the variables once connections are accepted.
 
-    Raises CommandError.
+    With ``store_url`` the directory keeps only the key of the store that is there. Raises CommandError.
     """
+    if store_url is not None and directory is None:
+        raise CommandError("--store-url needs --data: a store is of no use without the key kept there", ExitCode.USAGE)
     with _clean_end(), _directory(directory) as data:
         key = claim_directory(data)
         minted: list[_Minted] = []
@@ -61,8 +63,8 @@ def develop(directory: Path | None, port: int, *, as_json: bool = False) -> None
             _print_variables(url, minted[0], as_json=as_json)
 
         with start_failures():
-            store_url = f"sqlite:///{data.resolve() / STORE_FILE}"
-            settings = Settings.load(host=HOST, port=port, store_url=store_url, master_key=key, previous_master_keys="")
+            url = store_url or f"sqlite:///{data.resolve() / STORE_FILE}"
+            settings = Settings.load(host=HOST, port=port, store_url=url, master_key=key, previous_master_keys="")
             run(settings, prepare=prepare, announce=announce)
 
 

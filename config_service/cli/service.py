@@ -85,9 +85,17 @@ def dev(
         typer.Option(help="Directory that keeps the store and its key. (default: a temporary one)", show_default=False),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
+    store_url: Annotated[
+        str | None,
+        typer.Option(
+            "--store-url",
+            help="Where the store is; needs --data, for its key. (default: SQLite in the directory)",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run everything for development on loopback, and print the variables that a client and an operator need."""
     from .development import develop  # noqa: PLC0415
 
-    develop(data, port, as_json=as_json)
+    develop(data, port, store_url=store_url, as_json=as_json)

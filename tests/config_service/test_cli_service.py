@@ -295,6 +295,18 @@ def test_dev_ends_cleanly_and_leaves_nothing(start: Start, tmp_path: Path, numbe
     assert list(temporary.iterdir()) == []
 
 
+def test_dev_on_a_store_of_another_kind_keeps_its_key(start: Start, tmp_path: Path) -> None:
+    """``--store-url`` says where the store is, and is refused where its key would be lost."""
+    url = f"file://{tmp_path}/store"
+    _, operator = developed(start("dev", "--data", str(tmp_path / "data"), "--store-url", url))
+    assert invoke("publish", "orders", "-", stdin='{"a": 1}', **operator).exit_code == 0
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["master.key"]
+    assert any('"name": "orders"' in path.read_text() for path in (tmp_path / "store").glob("*/log/*.json"))
+    refused = invoke("dev", "--store-url", url)
+    assert refused.exit_code == 2
+    assert "--store-url needs --data" in refused.stderr
+
+
 def test_dev_with_a_directory_keeps_it(start: Start, tmp_path: Path) -> None:
     """A second start serves what was published; its tokens are new, those of the first start are refused."""
     data = tmp_path / "data"

@@ -66,10 +66,10 @@ def killed_while_committing(url: str, seed: int) -> list[str]:
     return [line.decode() for line in told.splitlines(keepends=True) if line.endswith(b"\n")]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_was_acknowledged_outlives_sigkill(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [*KINDS, pytest.param("mongodb", marks=pytest.mark.long)])
+def test_what_was_acknowledged_outlives_sigkill(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Ten rounds on one store: every acknowledged commit is there, byte for byte, and the store is whole."""
-    url = url_of(kind, tmp_path)
+    url = request.getfixturevalue("mongodb_url") if kind == "mongodb" else url_of(kind, tmp_path)
     acknowledged: dict[tuple[str, int], tuple[int, str]] = {}
 
     async def verify() -> None:
@@ -93,7 +93,7 @@ def test_what_was_acknowledged_outlives_sigkill(kind: str, tmp_path: Path) -> No
             connection = sqlite3.connect(tmp_path / "store.db")
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             connection.close()
-        else:
+        elif kind == "files":
             assert list((tmp_path / "store" / "growing").iterdir()) == []
     assert len(acknowledged) > ROUNDS
 
