@@ -88,12 +88,17 @@ def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> M
 
 
 @pytest.fixture
-def service() -> dict[str, Any]:
-    """The one service of the compose file."""
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    assert list(services) == ["config-service"]
-    found: dict[str, Any] = services["config-service"]
+def services() -> dict[str, dict[str, Any]]:
+    """Everything that the compose file can start."""
+    found: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert list(found) == ["config-service", "replica-1", "replica-2", "postgres"]
     return found
+
+
+@pytest.fixture(params=["config-service", "replica-1", "replica-2"])
+def service(services: dict[str, dict[str, Any]], request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A service of the compose file that is ours."""
+    return services[request.param]
 
 
 # --- requirements ---
@@ -199,11 +204,12 @@ def test_the_container_is_reachable_from_this_machine_only(service: dict[str, An
 
 
 def test_the_container_has_no_default_credentials(service: dict[str, Any]) -> None:
-    """The master key must come from outside, and nothing else that is secret is given at all."""
+    """The master key must come from outside, and so does whatever else is secret, if it is wanted."""
     environment = service["environment"]
     assert isinstance(environment, dict)
     assert environment["CONFIG_SERVER_MASTER_KEY"].startswith("${CONFIG_SERVER_MASTER_KEY:?")
-    assert not [name for name in environment if re.search("TOKEN|PASSWORD|SECRET", name)]
+    secret = [value for name, value in environment.items() if re.search("TOKEN|PASSWORD|SECRET", name)]
+    assert [value for value in secret if not re.fullmatch(r"\$\{[A-Z_]+:-\}", value)] == []
 
 
 def test_the_container_may_change_nothing_but_its_data(service: dict[str, Any]) -> None:
@@ -212,7 +218,8 @@ def test_the_container_may_change_nothing_but_its_data(service: dict[str, Any]) 
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
-    assert service["volumes"] == ["data:/data"]
+    on_sqlite = service["environment"]["CONFIG_SERVER_STORE_URL"].startswith("sqlite:")
+    assert service["volumes"] == (["data:/data"] if on_sqlite else [])
     assert re.search(r"^USER (?!root|0)\w+$", dockerfile, re.MULTILINE)
 
 
@@ -229,7 +236,23 @@ def test_the_image_is_built_from_pinned_requirements_and_files_that_exist(servic
 
 def test_the_settings_of_the_container_are_settings_that_the_example_explains(service: dict[str, Any]) -> None:
     """No setting is misspelt in one of the two places."""
-    assert set(service["environment"]) <= set(env_names(ROOT / ".env.example"))
+    assert set(service["environment"]) - {"PGPASSWORD"} <= set(env_names(ROOT / ".env.example"))
+
+
+def test_the_replicas_share_a_database_that_nobody_else_reaches(services: dict[str, dict[str, Any]]) -> None:
+    """Started on demand, behind PostgreSQL, on ports of their own; its password has no default."""
+    first, second, postgres = (services[name] for name in ("replica-1", "replica-2", "postgres"))
+    assert {tuple(one["profiles"]) for one in (first, second, postgres)} == {("replicas",)}
+    assert "profiles" not in services["config-service"]
+    assert first | {"ports": second["ports"]} == second
+    assert first["ports"] != second["ports"]
+    assert first["environment"]["CONFIG_SERVER_STORE_URL"] == "postgresql://config@postgres/config"
+    assert first["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert "ports" not in postgres
+    assert postgres["volumes"] == ["postgres:/var/lib/postgresql/data"]
+    given = {first["environment"]["PGPASSWORD"], postgres["environment"]["POSTGRES_PASSWORD"]}
+    assert given == {"${CONFIG_POSTGRES_PASSWORD:-}"}
+    assert env_names(ROOT / ".env.example")["CONFIG_POSTGRES_PASSWORD"] == ""
 
 
 def test_the_example_names_every_setting_of_the_service_with_its_default() -> None:
