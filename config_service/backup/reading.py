@@ -23,7 +23,7 @@ _PAGE: Final = 256
 """Log entries read at a time."""
 _AT_ONCE: Final = 4
 """Versions that are read, and in memory, at a time."""
-_CHANGES_VERSIONS: Final = frozenset({ChangeKind.ACTIVATED, ChangeKind.SCHEDULE_CANCELLED})
+_CHANGES_VERSIONS: Final = frozenset({ChangeKind.ACTIVATED, ChangeKind.SCHEDULE_CANCELLED, ChangeKind.ARCHIVED})
 """What happens to a version after it was committed: a version may have been read before, so the entry has to follow."""
 _ROUNDS: Final = 64
 """How often tokens are read before their changes count as not ending."""

@@ -34,6 +34,9 @@ class ChangeKind(str, Enum):
     SCHEDULED = "scheduled"
     ACTIVATED = "activated"
     SCHEDULE_CANCELLED = "schedule_cancelled"
+    SAVEPOINT_SET = "savepoint_set"
+    SAVEPOINT_REMOVED = "savepoint_removed"
+    ARCHIVED = "archived"
 
 
 VERSION_KINDS: Final = frozenset(
@@ -89,7 +92,8 @@ class Version:
 
     A version with ``valid_from`` was published for later: it runs from its ``activation`` on (None: it never did).
     ``cancelled`` is the revision at which its schedule was cancelled by itself; that of an older version also ends
-    when a newer one is committed, which needs no mark.
+    when a newer one is committed, which needs no mark. ``archived`` is the revision at which its document was archived:
+    it is not there any more, and ``document`` is None.
     """
 
     key: ConfigKey
@@ -103,11 +107,12 @@ class Version:
     valid_from: datetime | None = None
     activation: Activation | None = None
     cancelled: int | None = None
+    archived: int | None = None
 
     @property
     def deleted(self) -> bool:
         """Whether this version is a tombstone."""
-        return self.document is None
+        return self.document is None and self.archived is None
 
     @property
     def served(self) -> bool:
@@ -134,6 +139,7 @@ class Version:
             valid_from=self.valid_from,
             activation=self.activation,
             cancelled=self.cancelled,
+            archived=self.archived,
         )
 
 
@@ -152,6 +158,7 @@ class VersionInfo:
     valid_from: datetime | None = None
     activation: Activation | None = None
     cancelled: int | None = None
+    archived: int | None = None
 
     @property
     def served(self) -> bool:
@@ -184,6 +191,61 @@ def version_states(history: Sequence[VersionInfo]) -> dict[int, VersionState]:
             newest = one.version == history[-1].version
             states[one.version] = VersionState.SCHEDULED if newest and one.awaited else VersionState.CANCELLED
     return states
+
+
+@dataclass(frozen=True, slots=True)
+class NewSavepoint:
+    """A name for a version, about to be committed, conditional on ``base`` being the version it stands for (0: none).
+
+    ``version`` None removes the name.
+    """
+
+    key: ConfigKey
+    name: str
+    version: int | None
+    base: int
+    changed_by: int
+    timestamp: datetime
+
+    @property
+    def kind(self) -> ChangeKind:
+        """What the log says of it."""
+        return ChangeKind.SAVEPOINT_REMOVED if self.version is None else ChangeKind.SAVEPOINT_SET
+
+    @property
+    def entry_version(self) -> int:
+        """The version that the log entry names: the one that the name stands for, or stood for."""
+        return self.base if self.version is None else self.version
+
+
+@dataclass(frozen=True, slots=True)
+class Savepoint:
+    """A name that stands for a version of a config since ``revision``."""
+
+    key: ConfigKey
+    name: str
+    version: int
+    revision: int
+    changed_by: int
+    timestamp: datetime
+
+    @classmethod
+    def of(cls, entry: LogEntry) -> Savepoint:
+        """Return the savepoint that ``entry``, of the kind SAVEPOINT_SET, tells of. Raises ValueError for another."""
+        if entry.key is None or entry.savepoint is None or entry.version is None:
+            raise ValueError(f"revision {entry.revision} sets no savepoint")
+        return cls(entry.key, entry.savepoint, entry.version, entry.revision, entry.changed_by, entry.timestamp)
+
+
+@dataclass(frozen=True, slots=True)
+class NewArchive:
+    """Versions of a config whose documents are to be archived, as far as they may be for the cut-off ``before``."""
+
+    key: ConfigKey
+    versions: tuple[int, ...]
+    before: datetime
+    archived_by: int
+    timestamp: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +326,8 @@ class LogEntry:
 
     ``version`` is that of a config, ``schema`` the number of a schema; a change is about one of them or about a token,
     or about the keys of the store. ``audit`` is what else is known of the change, sealed; ``link`` ties the entry to
-    all that came before it. Entries made before the log was chained have neither.
+    all that came before it. Entries made before the log was chained have neither. ``savepoint`` is the name that was
+    set to ``version`` or removed from it; ``archived`` are the versions whose documents were archived.
     """
 
     revision: int
@@ -277,6 +340,8 @@ class LogEntry:
     schema: int | None = None
     audit: bytes | None = None
     link: bytes | None = None
+    savepoint: str | None = None
+    archived: tuple[int, ...] | None = None
 
 
 Link: TypeAlias = Callable[[LogEntry, bytes | None], LogEntry]

@@ -14,7 +14,7 @@ from typing import Final
 from ..domain.records import NewSchema, NewToken, NewVersion, StoredSchema, StoredToken, Version
 from .chain import Chain
 
-_ELSEWHERE: Final = frozenset({"revision", "document", "activation", "cancelled"})
+_ELSEWHERE: Final = frozenset({"revision", "document", "activation", "cancelled", "archived"})
 """What of a version its fingerprint leaves out: its entry tells it, it is sealed, or a later entry tells it."""
 _VERSION: Final = tuple(field.name for field in fields(Version) if field.name not in _ELSEWHERE)
 _TOKEN: Final = tuple(field.name for field in fields(NewToken) if field.name != "keys")

@@ -19,10 +19,13 @@ from ..domain.records import (
     KeyRotation,
     Link,
     LogEntry,
+    NewArchive,
+    NewSavepoint,
     NewSchema,
     NewToken,
     NewVersion,
     Record,
+    Savepoint,
     SchemaInfo,
     StoredSchema,
     StoredToken,
@@ -83,6 +86,14 @@ class ScheduleConflictError(ConfigConflictError):
         super().__init__(key, f"version {version} does not wait for its moment any more")
 
 
+class SavepointConflictError(ConfigConflictError):
+    """The name stands for another version than the change was conditional on, or the version has no document."""
+
+    def __init__(self, key: ConfigKey, name: str, found: int) -> None:
+        super().__init__(key, f"savepoint {name} stands for version {found} (0: none), or its version is not there")
+        self.found = found
+
+
 class KeyConflictError(StoreConflictError):
     """The keys of the token are not those that the rotation was made on."""
 
@@ -131,6 +142,7 @@ class ConfigStore(Protocol):
       sealed bytes may be replaced by the same sealed anew (``reseal``).
     - The running version of a key is the newest one that is served. A version published for later is served from its
       activation on, a change of its own; only the newest version of a key can be activated, once.
+    - A document goes by an archive alone, a change of its own. What is archived is told as such for good.
     - A draft is durable like them, but takes no revision: nobody is served one.
     - Every commit takes a ``link``, which it calls within the transaction with the entry that is about to be logged and
       the link of the last linked entry before it (None: there is none). What that returns is kept as the entry; what
@@ -197,6 +209,23 @@ class ConfigStore(Protocol):
         self, key: ConfigKey, number: int, cancelled_by: int, at: datetime, link: Link | None = None
     ) -> LogEntry:
         """Note that version ``number`` is never to run by itself. Raises what ``activate_version`` raises."""
+
+    async def commit_savepoint(self, change: NewSavepoint, link: Link | None = None) -> LogEntry:
+        """Give a version a name, move the name, or remove it.
+
+        Raises SavepointConflictError when the name does not stand for ``change.base``, or there is no such version, or
+        it has no document, as a tombstone or an archived one.
+        """
+
+    async def savepoints(self, key: ConfigKey) -> list[Savepoint]:
+        """Return the savepoints of ``key``, by name."""
+
+    async def archive_versions(self, change: NewArchive, link: Link | None = None) -> LogEntry | None:
+        """Remove the documents of those versions of ``change`` that may go, for good; versions and log entries stay.
+
+        Which may go is told by ``domain.archiving.archivable`` at this very moment. The entry says which went. Returns
+        None, and takes no revision, when none may.
+        """
 
     async def commit_schema(self, change: NewSchema, link: Link | None = None) -> StoredSchema:
         """Append a schema. Raises SchemaConflictError when ``change.base`` is not the newest one of its key."""

@@ -25,6 +25,7 @@ from ..domain.records import (
     NewSchema,
     NewToken,
     NewVersion,
+    Savepoint,
     SchemaInfo,
     StoredKey,
     StoredSchema,
@@ -37,6 +38,7 @@ from ..domain.scopes import Scope
 
 _ABOUT_SCHEMAS: Final = frozenset({ChangeKind.SCHEMA_SET, ChangeKind.SCHEMA_REMOVED})
 """Kinds of log entries whose column ``version`` holds the number of a schema."""
+_ABOUT_SAVEPOINTS: Final = frozenset({ChangeKind.SAVEPOINT_SET, ChangeKind.SAVEPOINT_REMOVED})
 _MALFORMED: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError, InvalidRequestError)
 
 
@@ -59,6 +61,7 @@ def version_values(version: Version) -> dict[str, object]:
         "activated": None if version.activation is None else version.activation.revision,
         "activated_at": None if version.activation is None else format_timestamp(version.activation.timestamp),
         "cancelled": version.cancelled,
+        "archived": version.archived,
         "document": version.document,
     }
 
@@ -78,6 +81,7 @@ def log_values(entry: LogEntry) -> dict[str, object]:
         "token_id": entry.token_id,
         "audit": entry.audit,
         "link": entry.link,
+        "about": _about(entry),
     }
 
 
@@ -153,6 +157,7 @@ def read_version(row: RowMapping) -> Version:
             valid_from=_timestamp_or_none(row["valid_from"]),
             activation=_activation_or_none(row),
             cancelled=row["cancelled"],
+            archived=row["archived"],
         )
     except _MALFORMED:
         pass
@@ -177,6 +182,7 @@ def read_version_info(row: RowMapping) -> VersionInfo:
             valid_from=_timestamp_or_none(row["valid_from"]),
             activation=_activation_or_none(row),
             cancelled=row["cancelled"],
+            archived=row["archived"],
         )
     except _MALFORMED:
         pass
@@ -199,6 +205,8 @@ def read_log_entry(row: RowMapping) -> LogEntry:
             schema=row["version"] if about_schema else None,
             audit=_bytes_or_none(row["audit"]),
             link=_bytes_or_none(row["link"]),
+            savepoint=row["about"] if kind in _ABOUT_SAVEPOINTS else None,
+            archived=_numbers(row["about"]) if kind is ChangeKind.ARCHIVED else None,
         )
     except _MALFORMED:
         pass
@@ -320,6 +328,42 @@ def read_data_key(row: RowMapping) -> WrappedKey:
     except _MALFORMED:
         pass
     raise _damaged(f"data key {row['id']}")
+
+
+def savepoint_values(savepoint: Savepoint) -> dict[str, object]:
+    """Return the row of ``savepoints`` that keeps ``savepoint``."""
+    return {
+        **key_values(savepoint.key),
+        "savepoint": savepoint.name,
+        "version": savepoint.version,
+        "revision": savepoint.revision,
+        "changed_by": savepoint.changed_by,
+        "timestamp": format_timestamp(savepoint.timestamp),
+    }
+
+
+def read_savepoint(row: RowMapping) -> Savepoint:
+    """Return the savepoint that a row of ``savepoints`` keeps. Raises StoreCorruptError."""
+    try:
+        return Savepoint(
+            key=ConfigKey(row["name"], row["environment"], row["label"]),
+            name=row["savepoint"],
+            version=row["version"],
+            revision=row["revision"],
+            changed_by=row["changed_by"],
+            timestamp=parse_timestamp(row["timestamp"]),
+        )
+    except _MALFORMED:
+        pass
+    raise _damaged(f"the savepoint of revision {row['revision']}")
+
+
+def _about(entry: LogEntry) -> str | None:
+    return entry.savepoint if entry.archived is None else ",".join(map(str, entry.archived))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
 
 
 def _activation_or_none(row: RowMapping) -> Activation | None:

@@ -64,7 +64,9 @@ log: Final = Table(
     Column("token_id", _NUMBER, ForeignKey("tokens.id")),
     Column("audit", LargeBinary),
     Column("link", LargeBinary),
+    Column("about", Text),
 )
+"""``about`` is the name of a savepoint, or the numbers of archived versions, separated by commas."""
 
 versions: Final = Table(
     "versions",
@@ -82,13 +84,14 @@ versions: Final = Table(
     Column("activated", _NUMBER),
     Column("activated_at", Text),
     Column("cancelled", _NUMBER),
+    Column("archived", _NUMBER),
     Column("document", LargeBinary),
     PrimaryKeyConstraint("name", "environment", "label", "version"),
     CheckConstraint("version > 0", name="from_one"),
 )
 """The primary key answers "which is the newest of this key" from its index alone. ``document`` stands last, where a row
-that spills over pages is cut, so that everything else is read without the document. A version with ``valid_from``
-is served once it is activated; ``activated`` and ``cancelled`` are revisions of the log entries that say so."""
+that spills over pages is cut, so that everything else is read without the document. A version with ``valid_from`` is
+served once it is activated; ``activated``, ``cancelled`` and ``archived`` are revisions of the entries that say so."""
 
 drafts: Final = Table(
     "drafts",
@@ -103,6 +106,21 @@ drafts: Final = Table(
     PrimaryKeyConstraint("name", "environment", "label"),
 )
 """The draft of a config, if it has one. No log tells of drafts, since nobody is served one."""
+
+savepoints: Final = Table(
+    "savepoints",
+    metadata,
+    Column("name", _WORD, nullable=False),
+    Column("environment", _WORD, nullable=False),
+    Column("label", _WORD, nullable=False),
+    Column("savepoint", _WORD, nullable=False),
+    Column("version", _NUMBER, nullable=False),
+    Column("revision", _NUMBER, ForeignKey("log.revision"), nullable=False, unique=True),
+    Column("changed_by", _NUMBER, nullable=False),
+    Column("timestamp", Text, nullable=False),
+    PrimaryKeyConstraint("name", "environment", "label", "savepoint"),
+)
+"""The savepoints that there are; the log tells of all that there were."""
 
 schemas: Final = Table(
     "schemas",

@@ -27,10 +27,13 @@ from ..domain.records import (
     KeyRotation,
     Link,
     LogEntry,
+    NewArchive,
+    NewSavepoint,
     NewSchema,
     NewToken,
     NewVersion,
     Record,
+    Savepoint,
     SchemaInfo,
     StoredSchema,
     StoredToken,
@@ -43,7 +46,7 @@ from .database import Database, Listener
 from .protocol import check_distinct
 from .session import Session
 from .sqlite import SqliteFile
-from .statements import data_keys, drafts, history, schemas, sealed, tokens, versions
+from .statements import data_keys, drafts, history, savepoints, schemas, sealed, tokens, versions
 from .statements.keys import FIRST, PAGE
 from .statements.restoring import Restoring
 
@@ -191,6 +194,18 @@ class SqlStore:
         Raises DraftConflictError when the draft there is was not sealed as ``before`` (None: there is none).
         """
         await self._write(drafts.replace, key, before, after)
+
+    async def commit_savepoint(self, change: NewSavepoint, link: Link | None = None) -> LogEntry:
+        """Give a version a name, move the name, or remove it. Raises SavepointConflictError."""
+        return await self._write(savepoints.commit, change, link)
+
+    async def savepoints(self, key: ConfigKey) -> list[Savepoint]:
+        """Return the savepoints of ``key``, by name."""
+        return await self._read(savepoints.every, key)
+
+    async def archive_versions(self, change: NewArchive, link: Link | None = None) -> LogEntry | None:
+        """Remove the documents of those versions of ``change`` that may go; None when none may."""
+        return await self._write(versions.archive, change, link)
 
     async def commit_schema(self, change: NewSchema, link: Link | None = None) -> StoredSchema:
         """Append a schema. Raises SchemaConflictError when ``change.base`` is not the newest one of its key."""

@@ -19,9 +19,11 @@ pytest.register_assert_rewrite("config_service.testing.store_contract")
 from .store_contract import (  # noqa: E402
     StoreContract,
     check_laws,
+    new_archive,
     new_draft,
     new_keys,
     new_rotation,
+    new_savepoint,
     new_schema,
     new_token,
     new_version,
@@ -30,9 +32,11 @@ from .store_contract import (  # noqa: E402
 __all__ = [
     "StoreContract",
     "check_laws",
+    "new_archive",
     "new_draft",
     "new_keys",
     "new_rotation",
+    "new_savepoint",
     "new_schema",
     "new_token",
     "new_version",

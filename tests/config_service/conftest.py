@@ -23,6 +23,7 @@ import pytest
 
 from config_client.protocol import Position
 from config_service.app import Application, create_app
+from config_service.domain.archiving import archivable
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import (
     Activation,
@@ -32,10 +33,13 @@ from config_service.domain.records import (
     KeyRotation,
     Link,
     LogEntry,
+    NewArchive,
+    NewSavepoint,
     NewSchema,
     NewToken,
     NewVersion,
     Record,
+    Savepoint,
     SchemaInfo,
     SealCheck,
     StoredSchema,
@@ -55,6 +59,7 @@ from config_service.store.protocol import (
     KeyConflictError,
     KeysConflictError,
     RunningConflictError,
+    SavepointConflictError,
     ScheduleConflictError,
     SchemaConflictError,
     StoreNotEmptyError,
@@ -81,6 +86,7 @@ class MemoryStore:
         self.held: dict[ConfigKey, list[Version]] = {}
         self.held_drafts: dict[ConfigKey, Draft] = {}
         self.held_schemas: dict[ConfigKey, list[StoredSchema]] = {}
+        self.held_savepoints: dict[ConfigKey, dict[str, Savepoint]] = {}
         self.held_tokens: list[StoredToken] = []
         self.held_keys: tuple[WrappedKey, ...] = ()
         self.newest_link: bytes | None = None
@@ -176,6 +182,47 @@ class MemoryStore:
 
     async def running_version(self, key: ConfigKey) -> Version | None:
         return next((one for one in reversed(self.held.get(key, [])) if one.served), None)
+
+    async def commit_savepoint(self, change: NewSavepoint, link: Link | None = None) -> LogEntry:
+        await self._pass()
+        named = self.held_savepoints.setdefault(change.key, {})
+        found = named[change.name].version if change.name in named else 0
+        version = await self.version(change.key, change.base if change.version is None else change.version)
+        if found != change.base or version is None or version.document is None:
+            raise SavepointConflictError(change.key, change.name, found)
+        entry = self._log(
+            change.kind,
+            change.changed_by,
+            change.timestamp,
+            key=change.key,
+            version=change.entry_version,
+            link=link,
+            savepoint=change.name,
+        )
+        named.pop(change.name, None)
+        if change.version is not None:
+            named[change.name] = Savepoint.of(entry)
+        return entry
+
+    async def savepoints(self, key: ConfigKey) -> list[Savepoint]:
+        self._raise(self.fail_reads)
+        named = self.held_savepoints.get(key, {})
+        return [named[name] for name in sorted(named)]
+
+    async def archive_versions(self, change: NewArchive, link: Link | None = None) -> LogEntry | None:
+        await self._pass()
+        key, versions = change.key, self.held.get(change.key, [])
+        may_go = archivable(
+            [one.info for one in versions], await self.savepoints(key), self.held_drafts.get(key), change.before
+        )
+        going = tuple(one.version for one in may_go if one.version in change.versions)
+        if not going:
+            return None
+        kind, by, at = ChangeKind.ARCHIVED, change.archived_by, change.timestamp
+        entry = self._log(kind, by, at, key=key, link=link, archived=going)
+        for number in going:
+            versions[number - 1] = dataclasses.replace(versions[number - 1], document=None, archived=entry.revision)
+        return entry
 
     async def commit_schema(self, change: NewSchema, link: Link | None = None) -> StoredSchema:
         await self._pass()
@@ -361,8 +408,11 @@ class MemoryStore:
         token_id: int | None = None,
         schema: int | None = None,
         link: Link | None = None,
+        savepoint: str | None = None,
+        archived: tuple[int, ...] | None = None,
     ) -> LogEntry:
         entry = LogEntry(len(self.entries) + 1, kind, changed_by, timestamp, key, version, token_id, schema)
+        entry = dataclasses.replace(entry, savepoint=savepoint, archived=archived)
         if link is not None:
             entry = link(entry, self.newest_link)
             self.newest_link = entry.link

@@ -9,14 +9,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from ...domain.archiving import archivable
 from ...domain.keys import ConfigKey
 from ...domain.records import (
     Activation,
     ChangeKind,
+    Draft,
     KeyRotation,
     KeyUse,
     Link,
     LogEntry,
+    NewArchive,
+    NewSavepoint,
     NewSchema,
     NewToken,
     NewVersion,
@@ -32,6 +36,7 @@ from ..protocol import (
     KeyConflictError,
     KeysConflictError,
     RunningConflictError,
+    SavepointConflictError,
     ScheduleConflictError,
     SchemaConflictError,
     SealingKeyError,
@@ -91,6 +96,43 @@ class Deciding:
         revision, kind = self._state.revision + 1, ChangeKind.SCHEDULE_CANCELLED
         entry = self._linked(LogEntry(revision, kind, by, at, key=key, version=number))
         return Record(self._state.epoch, (Change(entry),)), entry
+
+    def savepoint(self, change: NewSavepoint) -> tuple[Record, LogEntry]:
+        """Set, move or remove a savepoint. Raises SavepointConflictError."""
+        key, number = change.key, change.version
+        there = self._state.savepoints.get(key, {}).get(change.name)
+        found = 0 if there is None else there.version
+        kept = self._state.versions.get(key, [])
+        if number is None:
+            has_document = found > 0
+        else:
+            info = kept[number - 1] if 0 < number <= len(kept) else None
+            has_document = info is not None and not info.deleted and info.archived is None
+        if found != change.base or not has_document:
+            raise SavepointConflictError(key, change.name, found)
+        entry = self._linked(
+            LogEntry(
+                self._state.revision + 1,
+                change.kind,
+                change.changed_by,
+                change.timestamp,
+                key=key,
+                version=change.entry_version,
+                savepoint=change.name,
+            )
+        )
+        return Record(self._state.epoch, (Change(entry),)), entry
+
+    def archive(self, change: NewArchive, draft: Draft | None) -> tuple[Record | None, LogEntry | None]:
+        """Archive those versions of ``change`` that may go, beside ``draft``; nothing when none may."""
+        key, state = change.key, self._state
+        may_go = archivable(state.versions.get(key, []), state.savepoints.get(key, {}).values(), draft, change.before)
+        going = tuple(one.version for one in may_go if one.version in set(change.versions))
+        if not going:
+            return None, None
+        by, at = change.archived_by, change.timestamp
+        entry = self._linked(LogEntry(state.revision + 1, ChangeKind.ARCHIVED, by, at, key=key, archived=going))
+        return Record(state.epoch, (Change(entry),)), entry
 
     def schema(self, change: NewSchema) -> tuple[Record, StoredSchema]:
         """Append a schema. Raises SchemaConflictError or SealingKeyError."""

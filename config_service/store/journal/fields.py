@@ -78,6 +78,13 @@ class Fields:
                 raise TypeError("not a text")
             yield one
 
+    def numbers(self, name: str) -> Iterator[int]:
+        """Yield the integers of a list."""
+        for one in self._list(name):
+            if not isinstance(one, int) or isinstance(one, bool):
+                raise TypeError("not an integer")
+            yield int(one)
+
     def number_or_none(self, name: str) -> int | None:
         """Return an integer, or None when there is no such field."""
         return self.number(name) if name in self._given else None

@@ -98,6 +98,7 @@ def version_of(info: VersionInfo, document: bytes | None) -> Version:
         valid_from=info.valid_from,
         activation=info.activation,
         cancelled=info.cancelled,
+        archived=info.archived,
     )
 
 
@@ -215,6 +216,8 @@ def _change_fields(change: Change) -> dict[str, object]:
         "token_id": entry.token_id,
         "audit": entry.audit,
         "link": entry.link,
+        "savepoint": entry.savepoint,
+        "archived": None if entry.archived is None else list(entry.archived),
     }
     if isinstance(made, VersionInfo):
         # Whether it was activated or cancelled later is told by later changes.
@@ -239,6 +242,8 @@ def _read_change(fields: Fields) -> Change:
         schema=schema,
         audit=fields.binary_or_none("audit"),
         link=fields.binary_or_none("link"),
+        savepoint=fields.text("savepoint") if "savepoint" in fields else None,
+        archived=tuple(fields.numbers("archived")) if "archived" in fields else None,
     )
     made: Made | None = None
     if key is not None and version is not None and "deleted" in fields:

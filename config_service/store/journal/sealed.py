@@ -42,8 +42,10 @@ def counts(state: State, journal: Journal, standing: Sequence[Cell]) -> dict[int
     """Return how many sealed values there are under each data key. Reads every record."""
     found = Counter(data_key_id(cell.value) for cell in standing)
     found.update(data_key_id(key.sealed) for token in state.tokens for key in token.keys)
+    # Of a document that is archived something may be left for a while; it is none of the values of the store.
+    archived = {one.revision for kept in state.versions.values() for one in kept if one.archived is not None}
     for record in journal.scan(0, documents=True):
-        found.update(map(data_key_id, record.documents.values()))
+        found.update(data_key_id(value) for revision, value in record.documents.items() if revision not in archived)
     return dict(found)
 
 
@@ -91,7 +93,7 @@ def _of_kind(state: State, standing: Sequence[Cell], kind: SealedKind, after: Se
                         yield SealedPlace(kind, one, schema.number), schema.revision
             else:
                 for version in state.versions[one][rest]:
-                    if not version.deleted:
+                    if not version.deleted and version.archived is None:
                         yield SealedPlace(kind, one, version.version), version.revision
 
 

@@ -19,6 +19,7 @@ from ...domain.records import (
     Activation,
     ChangeKind,
     LogEntry,
+    Savepoint,
     SchemaInfo,
     StoredToken,
     VersionInfo,
@@ -40,6 +41,7 @@ class State:
         self.revision = 0
         self.versions: dict[ConfigKey, list[VersionInfo]] = {}
         self.schemas: dict[ConfigKey, list[SchemaInfo]] = {}
+        self.savepoints: dict[ConfigKey, dict[str, Savepoint]] = {}
         self.tokens: list[StoredToken] = []
         self.keys: tuple[WrappedKey, ...] | None = None
         """The keys that a record has put in place; None: no record has."""
@@ -142,6 +144,23 @@ class State:
             info = replace(info, cancelled=entry.revision)
         kept[entry.version - 1] = info
 
+    def _name(self, entry: LogEntry) -> None:
+        """Note which version a savepoint stands for, or that there is none of that name any more."""
+        if entry.key is None or entry.savepoint is None:
+            raise _unfounded(entry)
+        named = self.savepoints.setdefault(entry.key, {})
+        named.pop(entry.savepoint, None)
+        if entry.kind is ChangeKind.SAVEPOINT_SET:
+            named[entry.savepoint] = Savepoint.of(entry)
+
+    def _archive(self, entry: LogEntry) -> None:
+        """Note whose documents are not there any more, whatever is left of them."""
+        kept = self.versions.get(entry.key, []) if entry.key else []
+        for number in entry.archived or ():
+            if not 0 < number <= len(kept):
+                raise _unfounded(entry)
+            kept[number - 1] = replace(kept[number - 1], archived=entry.revision)
+
     def _take(self, change: Change) -> None:
         entry, made = change.entry, change.made
         if isinstance(made, VersionInfo):
@@ -152,6 +171,10 @@ class State:
             _append(self.schemas.setdefault(made.key, []), made, made.number, entry)
         elif entry.kind in {ChangeKind.ACTIVATED, ChangeKind.SCHEDULE_CANCELLED}:
             self._follow(entry)
+        elif entry.kind in {ChangeKind.SAVEPOINT_SET, ChangeKind.SAVEPOINT_REMOVED}:
+            self._name(entry)
+        elif entry.kind is ChangeKind.ARCHIVED:
+            self._archive(entry)
         self._recent.append(entry)
         self.link = entry.link or self.link
 

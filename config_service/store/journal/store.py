@@ -25,9 +25,12 @@ from ...domain.records import (
     KeyRotation,
     Link,
     LogEntry,
+    NewArchive,
+    NewSavepoint,
     NewSchema,
     NewToken,
     NewVersion,
+    Savepoint,
     SchemaInfo,
     StoredSchema,
     StoredToken,
@@ -38,7 +41,7 @@ from ...domain.records import (
 from ...domain.records import Record as Kept
 from ...domain.sealing import NewKeys, Resealed, SealedPlace, SealedValue
 from ..protocol import DraftConflictError, KeysConflictError, StoreNotEmptyError, check_distinct
-from . import cells, drafts, sealed
+from . import archive, cells, drafts, sealed
 from .deciding import Deciding, require_active
 from .protocol import Cell, Journal
 from .record import Record, schema_of, version_of
@@ -250,6 +253,33 @@ class JournalStore:
 
         await session.write(write)
 
+    # --- savepoints and archive ---
+
+    async def commit_savepoint(self, change: NewSavepoint, link: Link | None = None) -> LogEntry:
+        """Give a version a name, move the name, or remove it. Raises SavepointConflictError."""
+        return await self._commit(lambda state: self._deciding(state, link).savepoint(change))
+
+    async def savepoints(self, key: ConfigKey) -> list[Savepoint]:
+        """Return the savepoints of ``key``, by name."""
+        named = await self._read(lambda state: dict(state.savepoints.get(key, {})))
+        return [named[name] for name in sorted(named)]
+
+    async def archive_versions(self, change: NewArchive, link: Link | None = None) -> LogEntry | None:
+        """Remove the documents of those versions of ``change`` that may go; None when none may."""
+        session = self._opened()
+
+        def decide(state: State) -> tuple[Record | None, LogEntry | None]:
+            cell = self._standing(state, change.key)
+            return self._deciding(state, link).archive(change, None if cell is None else drafts.read(cell))
+
+        def write() -> LogEntry | None:
+            entry = session.commit(decide)
+            # The record says that they are archived: from here on nobody is given them, whatever is left.
+            session.use(lambda state: archive.remove_documents(state, self._journal, change.key))
+            return entry
+
+        return await session.write(write)
+
     # --- schemas ---
 
     async def commit_schema(self, change: NewSchema, link: Link | None = None) -> StoredSchema:
@@ -404,7 +434,8 @@ class JournalStore:
 
     async def _versions(self, infos: list[VersionInfo]) -> list[Version]:
         """Return the versions that ``infos`` tell of, with their documents."""
-        documents = await self._opened().documents([info.revision for info in infos if not info.deleted])
+        there = [info.revision for info in infos if not info.deleted and info.archived is None]
+        documents = await self._opened().documents(there)
         return [version_of(info, documents.get(info.revision)) for info in infos]
 
     async def _schemas(self, infos: list[SchemaInfo]) -> list[StoredSchema]:

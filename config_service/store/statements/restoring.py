@@ -16,6 +16,7 @@ from ...domain.records import Draft, LogEntry, Record, SealCheck, StoredSchema, 
 from .. import rows
 from ..protocol import StoreNotEmptyError
 from ..schema import data_keys, drafts, history, log, metadata, schemas, tokens, versions
+from . import savepoints
 from . import versions as versions_of_store
 from .history import lock, position
 
@@ -60,6 +61,7 @@ class Restoring:
             if isinstance(record, LogEntry):
                 # The version may have been read before this happened to it.
                 versions_of_store.follow(self._connection, record)
+                savepoints.follow(self._connection, record)
 
     def finish(self) -> Position:
         """Write what had to wait, and return where the restored store stands."""

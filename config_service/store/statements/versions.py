@@ -11,12 +11,13 @@ from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, u
 
 from config_client.protocol import format_timestamp
 
+from ...domain.archiving import archivable
 from ...domain.keys import ConfigKey
-from ...domain.records import Activation, ChangeKind, Link, LogEntry, NewVersion, Version, VersionInfo
+from ...domain.records import Activation, ChangeKind, Link, LogEntry, NewArchive, NewVersion, Version, VersionInfo
 from .. import rows
 from ..protocol import RunningConflictError, ScheduleConflictError, VersionConflictError
 from ..schema import versions
-from . import data_keys, drafts, history, schemas
+from . import data_keys, drafts, history, savepoints, schemas
 from .keys import is_key, is_number, newest_page, of
 
 _OF_KEY: Final = is_key(versions)
@@ -26,7 +27,7 @@ _VERSION: Final = select(versions).where(_OF_KEY, versions.c.version == bindpara
 _VERSIONS: Final = (
     select(
         *(column for column in versions.c if column is not versions.c.document),
-        versions.c.document.is_(None).label("deleted"),
+        and_(versions.c.document.is_(None), versions.c.archived.is_(None)).label("deleted"),
     )
     .where(_OF_KEY)
     .order_by(versions.c.version)
@@ -43,6 +44,11 @@ _ACTIVATE: Final = (
 )
 _CANCEL: Final = (
     update(versions).where(_OF_KEY, versions.c.version == bindparam("number")).values(cancelled=bindparam("of_entry"))
+)
+_REMOVE_DOCUMENT: Final = (
+    update(versions)
+    .where(_OF_KEY, versions.c.version == bindparam("number"))
+    .values(archived=bindparam("of_entry"), document=None)
 )
 _FOLLOWED: Final = {ChangeKind.ACTIVATED: _ACTIVATE, ChangeKind.SCHEDULE_CANCELLED: _CANCEL}
 
@@ -98,8 +104,26 @@ def cancel(
     return history.append(connection, entry, link)
 
 
+def archive(connection: Connection, change: NewArchive, link: Link | None = None) -> LogEntry | None:
+    """Remove the documents of those versions of ``change`` that may go; None when none may."""
+    history.lock(connection)
+    key = change.key
+    may_go = archivable(
+        infos(connection, key), savepoints.every(connection, key), drafts.find(connection, key), change.before
+    )
+    going = tuple(one.version for one in may_go if one.version in set(change.versions))
+    if not going:
+        return None
+    revision = history.next_revision(connection)
+    _remove_documents(connection, key, going, revision)
+    entry = LogEntry(revision, ChangeKind.ARCHIVED, change.archived_by, change.timestamp, key=key, archived=going)
+    return history.append(connection, entry, link)
+
+
 def follow(connection: Connection, entry: LogEntry) -> None:
     """Do to a version that is there what ``entry`` says has happened to it after it was committed."""
+    if entry.key is not None and entry.archived is not None:
+        _remove_documents(connection, entry.key, entry.archived, entry.revision)
     if entry.key is None or entry.kind not in _FOLLOWED:
         return
     values: dict[str, object] = {**of(entry.key), "number": entry.version, "of_entry": entry.revision}
@@ -112,6 +136,11 @@ def running(connection: Connection, key: ConfigKey) -> Version | None:
     """Return the newest version of ``key`` that is served, or None."""
     row = connection.execute(_RUNNING, of(key)).mappings().first()
     return None if row is None else rows.read_version(row)
+
+
+def _remove_documents(connection: Connection, key: ConfigKey, numbers: Sequence[int], revision: int) -> None:
+    values = {**of(key), "of_entry": revision}
+    connection.execute(_REMOVE_DOCUMENT, [{**values, "number": number} for number in numbers])
 
 
 def _require_running(connection: Connection, key: ConfigKey, number: int) -> None:

@@ -5,20 +5,33 @@ from __future__ import annotations
 from .batches import BatchLaws
 from .concurrency import ConcurrencyLaws
 from .lifecycle import LifecycleLaws
+from .naming import NamingLaws
 from .restoring import RestoringLaws
 from .scheduling import SchedulingLaws
 from .sealing import SealingLaws
 from .staging import StagingLaws
-from .suite import check_laws, new_draft, new_keys, new_rotation, new_schema, new_token, new_version
+from .suite import (
+    check_laws,
+    new_archive,
+    new_draft,
+    new_keys,
+    new_rotation,
+    new_savepoint,
+    new_schema,
+    new_token,
+    new_version,
+)
 from .tokens import TokenLaws
 from .versions import VersionLaws
 
 __all__ = [
     "StoreContract",
     "check_laws",
+    "new_archive",
     "new_draft",
     "new_keys",
     "new_rotation",
+    "new_savepoint",
     "new_schema",
     "new_token",
     "new_version",
@@ -30,6 +43,7 @@ class StoreContract(
     VersionLaws,
     BatchLaws,
     SchedulingLaws,
+    NamingLaws,
     StagingLaws,
     SealingLaws,
     ConcurrencyLaws,

@@ -20,8 +20,10 @@ from .suite import (
     ORDERS,
     StoreSuite,
     everything,
+    new_archive,
     new_draft,
     new_rotation,
+    new_savepoint,
     new_schema,
     new_token,
     new_version,
@@ -61,6 +63,8 @@ class LifecycleLaws(StoreSuite):
                     await store.activate_version(ConfigKey("later"), 1, NOON)
             await store.cancel_schedule(ConfigKey("later"), 3, 7, NOON)
             await store.seal_check(b"check")
+            await store.commit_savepoint(new_savepoint(version=1))
+            await store.archive_versions(new_archive(1, key=ConfigKey("later")))
             before = await everything(store)
         async with self.opened(tmp_path) as store:
             assert await everything(store) == before

@@ -25,9 +25,11 @@ from .suite import (
     StoreSuite,
     everything,
     linked,
+    new_archive,
     new_draft,
     new_keys,
     new_rotation,
+    new_savepoint,
     new_schema,
     new_token,
     new_version,
@@ -178,6 +180,10 @@ async def fill(store: ConfigStore) -> None:
             await store.activate_version(later, 2, NOON)
         if base == 2:
             await store.cancel_schedule(later, 3, 7, NOON)
+    await store.commit_savepoint(new_savepoint(version=2))
+    await store.commit_savepoint(new_savepoint("moved", 3))
+    await store.commit_savepoint(new_savepoint("moved", 4, base=3))
+    await store.archive_versions(new_archive(1, 2, 3))
 
 
 def _in_epoch(before: Everything, epoch: str) -> Everything:

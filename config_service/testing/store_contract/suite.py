@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -29,9 +29,12 @@ from ...domain.records import (
     KeyRotation,
     KeyUse,
     LogEntry,
+    NewArchive,
+    NewSavepoint,
     NewSchema,
     NewToken,
     NewVersion,
+    Savepoint,
     StoredKey,
     StoredSchema,
     StoredToken,
@@ -85,6 +88,18 @@ def new_schema(
 ) -> NewSchema:
     """Return a schema to commit."""
     return NewSchema(key, base, schema, 7, timestamp)
+
+
+def new_savepoint(
+    name: str = "release-1", version: int | None = 1, base: int = 0, key: ConfigKey = ORDERS
+) -> NewSavepoint:
+    """Return a name to give to a version; without one, to take away."""
+    return NewSavepoint(key, name, version, base, 7, NOON)
+
+
+def new_archive(*versions: int, key: ConfigKey = ORDERS, before: datetime = NOON + timedelta(days=1)) -> NewArchive:
+    """Return an archive of ``versions``, all of which are old enough unless told otherwise."""
+    return NewArchive(key, versions, before, 7, NOON)
 
 
 def new_token(
@@ -150,6 +165,11 @@ async def check_laws(store: ConfigStore) -> None:
         assert await store.versions(key) == [version.info for version in versions]
         newest[key] = versions[-1]
         check_schedules(versions, entries)
+        named, gone = check_names(entry for entry in log if entry.key == key)
+        assert await store.savepoints(key) == named
+        assert {version.version: version.archived for version in versions if version.archived is not None} == gone
+        assert all(version.document is None for version in versions if version.archived is not None)
+        assert await store.running_version(key) not in [version for version in versions if version.archived]
         assert await store.running_version(key) == max(
             (version for version in versions if version.served), key=lambda version: version.version, default=None
         )
@@ -213,6 +233,31 @@ def check_schedules(versions: Sequence[Version], entries: Sequence[LogEntry]) ->
         assert version.cancelled == (told_of if isinstance(told_of, int) else None)
 
 
+def check_names(entries: Iterable[LogEntry]) -> tuple[list[Savepoint], dict[int, int]]:
+    """Return the savepoints that ``entries`` of a config lead to, by name, and the revision at which each version went.
+
+    Asserts that no savepoint is lost by an archive, and that nothing goes twice.
+    """
+    named: dict[str, Savepoint] = {}
+    gone: dict[int, int] = {}
+    for entry in entries:
+        if entry.kind is ChangeKind.SAVEPOINT_SET:
+            savepoint = Savepoint.of(entry)
+            named[savepoint.name] = savepoint
+            assert savepoint.version not in gone
+        elif entry.kind is ChangeKind.SAVEPOINT_REMOVED:
+            assert entry.savepoint is not None
+            assert named.pop(entry.savepoint).version == entry.version
+        elif entry.kind is ChangeKind.ARCHIVED:
+            assert entry.archived
+            assert not gone.keys() & set(entry.archived)
+            assert not {one.version for one in named.values()} & set(entry.archived)
+            gone |= dict.fromkeys(entry.archived, entry.revision)
+        else:
+            assert (entry.savepoint, entry.archived) == (None, None)
+    return [named[name] for name in sorted(named)], gone
+
+
 async def every_version(store: ConfigStore, key: ConfigKey) -> list[Version]:
     """Return every version of ``key`` with its document, oldest first."""
     versions: list[Version] = []
@@ -267,6 +312,7 @@ class Everything:
     keys: tuple[WrappedKey, ...]
     head: Head
     sealed: list[SealedValue]
+    savepoints: list[list[Savepoint]]
 
 
 async def everything(store: ConfigStore) -> Everything:
@@ -283,6 +329,7 @@ async def everything(store: ConfigStore) -> Everything:
         await store.keys(),
         await store.head(),
         await every_sealed(store),
+        [await store.savepoints(version.key) async for version in store.newest_versions()],
     )
 
 

@@ -22,7 +22,10 @@ from config_service.domain.records import (
     Draft,
     KeyRotation,
     LogEntry,
+    NewArchive,
+    NewSavepoint,
     NewToken,
+    Savepoint,
     StoredKey,
     StoredSchema,
     StoredToken,
@@ -34,6 +37,7 @@ from config_service.store.protocol import (
     ConfigStore,
     DraftConflictError,
     KeyConflictError,
+    SavepointConflictError,
     ScheduleConflictError,
     SchemaConflictError,
     VersionConflictError,
@@ -43,6 +47,7 @@ from config_service.testing import check_laws, new_draft, new_rotation, new_sche
 
 KEYS = (ConfigKey("orders"), ConfigKey("orders", "prod"), ConfigKey("ORDERS"))
 ABOUT_SCHEMAS = (ChangeKind.SCHEMA_SET, ChangeKind.SCHEMA_REMOVED)
+OTHERS = (*ABOUT_SCHEMAS, ChangeKind.SAVEPOINT_SET, ChangeKind.SAVEPOINT_REMOVED, ChangeKind.ARCHIVED)
 NOON = datetime(2026, 2, 3, 12, tzinfo=timezone.utc)
 
 
@@ -54,6 +59,7 @@ class Model:
     log: list[LogEntry] = field(default_factory=list)
     tokens: list[StoredToken] = field(default_factory=list)
     drafts: dict[ConfigKey, Draft | None] = field(default_factory=dict)
+    savepoints: dict[ConfigKey, dict[str, Savepoint]] = field(default_factory=dict)
     schemas: dict[ConfigKey, list[StoredSchema]] = field(default_factory=dict)
 
     @property
@@ -171,6 +177,50 @@ def set_schema(key: ConfigKey, offset: int, schema: bytes | None) -> Step:
     return step
 
 
+def name_version(key: ConfigKey, name: str, version: int | None, right: bool) -> Step:
+    async def step(store: ConfigStore, model: Model) -> None:
+        named = model.savepoints.setdefault(key, {})
+        found = named[name].version if name in named else 0
+        change = NewSavepoint(key, name, version, found if right else found + 1, 7, NOON)
+        kept = model.versions.get(key, [])
+        there = found > 0 if version is None else 0 < version <= len(kept) and kept[version - 1].document is not None
+        if not (there and right):
+            with pytest.raises(SavepointConflictError):
+                await store.commit_savepoint(change)
+            return
+        number = found if version is None else version
+        entry = LogEntry(model.next, change.kind, 7, NOON, key=key, version=number, savepoint=name)
+        assert await store.commit_savepoint(change) == entry
+        named.pop(name, None)
+        if version is not None:
+            named[name] = Savepoint.of(entry)
+        model.log.append(entry)
+
+    return step
+
+
+def archive(key: ConfigKey, wanted: frozenset[int]) -> Step:
+    async def step(store: ConfigStore, model: Model) -> None:
+        kept = model.versions.get(key, [])
+        running = max((one.version for one in kept if one.served), default=0)
+        spared = {running, len(kept), *(one.version for one in model.savepoints.get(key, {}).values())}
+        draft = model.drafts.get(key)
+        if draft is not None:
+            spared.add(draft.base)
+        going = tuple(one.version for one in kept if one.document is not None and one.version in wanted - spared)
+        change = NewArchive(key, tuple(wanted), datetime(9000, 1, 1, tzinfo=timezone.utc), 7, NOON)
+        if not going:
+            assert await store.archive_versions(change) is None
+            return
+        entry = LogEntry(model.next, ChangeKind.ARCHIVED, 7, NOON, key=key, archived=going)
+        assert await store.archive_versions(change) == entry
+        for number in going:
+            kept[number - 1] = replace(kept[number - 1], document=None, archived=model.next)
+        model.log.append(entry)
+
+    return step
+
+
 def create_token(token: NewToken) -> Step:
     async def step(store: ConfigStore, model: Model) -> None:
         stored, entry = await store.commit_token(token)
@@ -253,6 +303,14 @@ steps = st.one_of(
     ),
     st.builds(stage, st.sampled_from(KEYS), st.sampled_from((True, True, False)), st.none() | st.binary(max_size=50)),
     st.builds(set_schema, st.sampled_from(KEYS), st.sampled_from((-1, 0, 0, 1)), st.none() | st.binary(max_size=50)),
+    st.builds(
+        name_version,
+        st.sampled_from(KEYS),
+        st.sampled_from(("a", "B", "release-1")),
+        st.none() | st.integers(-1, 4),
+        st.sampled_from((True, True, False)),
+    ),
+    st.builds(archive, st.sampled_from(KEYS), st.frozensets(st.integers(-1, 4))),
     st.builds(create_token, tokens),
     st.builds(rotate, st.integers(-1, 4), st.binary(max_size=40), moments),
     st.builds(revoke, st.integers(-1, 4)),
@@ -309,6 +367,7 @@ async def play(sequence: list[Step], url: str) -> None:
             assert [await store.version(key, version.version) for version in kept] == kept
             assert await store.running_version(key) == next((one for one in reversed(kept) if one.served), None)
             assert await store.draft(key) == model.drafts.get(key)
+            assert await store.savepoints(key) == [one for _, one in sorted(model.savepoints.get(key, {}).items())]
             assert await store.schemas(key) == [schema.info for schema in model.schemas.get(key, [])]
         await check_laws(store)
     finally:
@@ -329,6 +388,7 @@ async def play(sequence: list[Step], url: str) -> None:
         valid_from=st.none() | moments,
         activation=st.none() | st.builds(Activation, numbers, moments),
         cancelled=st.none() | numbers,
+        archived=st.none() | numbers,
     )
 )
 @settings(deadline=None)
@@ -341,7 +401,7 @@ def test_a_version_is_read_back_from_its_row(version: Version) -> None:
     entry=st.builds(
         LogEntry,
         revision=numbers,
-        kind=st.sampled_from([kind for kind in ChangeKind if kind not in ABOUT_SCHEMAS]),
+        kind=st.sampled_from([kind for kind in ChangeKind if kind not in OTHERS]),
         changed_by=numbers,
         timestamp=moments,
         key=st.none() | keys,
@@ -356,6 +416,25 @@ def test_a_version_is_read_back_from_its_row(version: Version) -> None:
         timestamp=moments,
         key=keys,
         schema=numbers,
+    )
+    | st.builds(
+        LogEntry,
+        revision=numbers,
+        kind=st.sampled_from((ChangeKind.SAVEPOINT_SET, ChangeKind.SAVEPOINT_REMOVED)),
+        changed_by=numbers,
+        timestamp=moments,
+        key=keys,
+        version=numbers,
+        savepoint=words,
+    )
+    | st.builds(
+        LogEntry,
+        revision=numbers,
+        kind=st.just(ChangeKind.ARCHIVED),
+        changed_by=numbers,
+        timestamp=moments,
+        key=keys,
+        archived=st.lists(numbers, min_size=1).map(tuple),
     )
 )
 @settings(deadline=None)
