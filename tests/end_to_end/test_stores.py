@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from config_client import ConfigClient, Options
+from config_client import ConfigClient, Options, UnauthorizedError
 from config_service.process import ServiceProcess
 
 
@@ -53,3 +55,32 @@ def test_a_service_on_mongodb(tmp_path: Path, mongodb_url: str) -> None:
     """``init`` and ``serve`` by ``mongodb://…``, with nothing on the disk of the service."""
     live(ServiceProcess(tmp_path, {"STORE_URL": mongodb_url}))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.long
+def test_two_services_on_one_mongodb(tmp_path: Path, mongodb_url: str) -> None:
+    """What one publishes, a watcher of the other hears; what one revokes, the other refuses."""
+    with (
+        ServiceProcess(tmp_path, {"STORE_URL": mongodb_url}) as first,
+        ServiceProcess(tmp_path, replica_of=first) as second,
+    ):
+        operator = first.operator()
+        operator.publish("orders", {"number": 1})
+        access = operator.mint("app")
+        options = Options(host=second.url, service_token=access.token, encryption_key=access.key)
+        with ConfigClient(options) as client:
+            subscription = client.subscribe("orders", dict)
+            heard = threading.Event()
+            subscription.snapshot.on_change(lambda change: heard.set() if change.new == {"number": 2} else None)
+            operator.publish("orders", {"number": 2})
+            assert heard.wait(60) or subscription.snapshot.load() == {"number": 2}
+            assert second.operator().publish("orders", {"number": 3}) == 3
+            assert len(operator.history("orders")) == 3
+            operator.revoke(access.token_id)
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    client.get_raw("orders")
+                except UnauthorizedError:
+                    break
+                assert time.monotonic() < deadline

@@ -43,6 +43,7 @@ from pymongo.write_concern import WriteConcern
 from ...domain.epochs import later_epoch
 from ...domain.errors import (
     DocumentTooLargeError,
+    HistoryReplacedError,
     OutcomeUnknownError,
     StoreCorruptError,
     StoreError,
@@ -351,7 +352,7 @@ class _Place:
 
     def _read(self, document: Mapping[str, object], number: int) -> Record:
         if _CONTINUED in document:
-            raise StoreError(
+            raise HistoryReplacedError(
                 f"{self._where} was restored meanwhile and goes on in another epoch; start the service again"
             )
         return read_record(document, number)

@@ -19,6 +19,7 @@ from pymongo.errors import (
 
 from config_service.domain.errors import (
     DocumentTooLargeError,
+    HistoryReplacedError,
     OutcomeUnknownError,
     StoreCorruptError,
     StoreError,
@@ -180,7 +181,7 @@ def test_a_process_that_runs_while_another_restores_is_told(mongodb_url: str) ->
         await first.restore(no_records(), "f" * 24)  # type: ignore[arg-type]
         assert (await first.position()).epoch == "f" * 24
         for call in (second.commit_version(new_version()), second.position()):
-            with pytest.raises(StoreError, match="start the service again"):
+            with pytest.raises(HistoryReplacedError, match="start the service again"):
                 await call
         await second.close()
         await second.open()
