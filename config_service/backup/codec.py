@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import Enum
 from functools import cache
@@ -52,11 +52,11 @@ def decode_record(value: object) -> Record:
     if not isinstance(value, dict) or len(value) != 1:
         raise RecordError("a record is a JSON object of one member")
     ((name, fields),) = value.items()
-    kind = KINDS.get(name)
+    kind: Any = KINDS.get(name)
     if kind is None:
         raise RecordError("a record of an unknown kind: was it written by a newer version of the service?")
     try:
-        record: Record = _decode(kind, fields)
+        record: Record = _decoder(kind)(fields)
     except RecordError:
         raise
     except (ValueError, TypeError, OverflowError):
@@ -67,61 +67,64 @@ def decode_record(value: object) -> Record:
 
 
 def _encode(value: object) -> object:
-    if dataclasses.is_dataclass(value):
-        return {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Enum):
-        return value.value
+    if value is None or type(value) in {str, int, bool}:
+        return value
     if isinstance(value, bytes):
         return b64encode(value).decode("ascii")
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, datetime):
         return format_timestamp(value)
     if isinstance(value, tuple):
         return [_encode(item) for item in value]
     if isinstance(value, frozenset):
         return sorted(_encode(item) for item in value)  # type: ignore[type-var]
-    if value is None or isinstance(value, str | int):
-        return value
+    if dataclasses.is_dataclass(value):
+        kind: Any = type(value)
+        return {name: _encode(getattr(value, name)) for name in _field_names(kind)}
     raise TypeError(f"no way to write a {type(value).__name__} is known; teach the codec of backups one")
 
 
-def _decode(hint: Any, value: object) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in {Union, types.UnionType}:
-        if value is None and type(None) in arguments:
-            return None
-        (inner,) = (argument for argument in arguments if argument is not type(None))
-        return _decode(inner, value)
-    if dataclasses.is_dataclass(hint):
-        return _decode_fields(hint, value)
-    if origin in {tuple, frozenset}:
-        if not isinstance(value, list):
-            raise TypeError
-        return origin(_decode(arguments[0], item) for item in value)
-    if hint is bytes:
-        if not isinstance(value, str):
-            raise TypeError
-        return b64decode(value, validate=True)
-    if hint is datetime:
-        if not isinstance(value, str):
-            raise TypeError
-        return parse_timestamp(value)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return hint(value)
-    if type(value) is not hint:
-        raise TypeError
-    return value
-
-
-def _decode_fields(kind: Any, value: object) -> Any:
-    if not isinstance(value, dict):
-        raise TypeError
-    hints = _hints(kind)
-    if not value.keys() <= hints.keys():
-        raise RecordError("a record with an unknown field: was it written by a newer version of the service?")
-    return kind(**{name: _decode(hints[name], item) for name, item in value.items()})
+@cache
+def _field_names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _decoder(hint: Any) -> Callable[[object], Any]:
+    """Return the function that reads a value of type ``hint``. It raises ValueError or TypeError."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in {Union, types.UnionType}:
+        (inner,) = (_decoder(argument) for argument in arguments if argument is not type(None))
+        return lambda value: None if value is None else inner(value)
+    if dataclasses.is_dataclass(hint):
+        return _fields_decoder(hint)
+    if origin in {tuple, frozenset}:
+        item = _decoder(arguments[0])
+        return lambda value: origin(map(item, _required(value, list)))
+    if hint is bytes:
+        return lambda value: b64decode(_required(value, str), validate=True)
+    if hint is datetime:
+        return lambda value: parse_timestamp(_required(value, str))
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint
+    return lambda value: _required(value, hint)
+
+
+def _fields_decoder(kind: Any) -> Callable[[object], Any]:
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    decoders = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(kind)}
+
+    def decode(value: object) -> Any:
+        fields = _required(value, dict)
+        if not fields.keys() <= decoders.keys():
+            raise RecordError("a record with an unknown field: was it written by a newer version of the service?")
+        return kind(**{name: decoders[name](item) for name, item in fields.items()})
+
+    return decode
+
+
+def _required(value: object, kind: Any) -> Any:
+    if type(value) is not kind:
+        raise TypeError
+    return value

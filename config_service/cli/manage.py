@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -16,12 +17,16 @@ from typing import TYPE_CHECKING, Final
 from config_client.protocol import TOKEN_HEADER
 
 from .exits import CommandError, ExitCode, code_of_status
+from .trust import tls_context
 
 if TYPE_CHECKING:
     import httpx  # where it is used: the help of a command, and most completions, need no HTTP
 
 _PATIENCE: Final = 30.0
 _CONNECTING: Final = 5.0
+_RATE_LIMITED: Final = "rate_limited"
+_LONGEST_WAIT: Final = 120.0
+"""Seconds for which a command waits, in all, while its token has used up its rate."""
 _HINTS: Final[Mapping[int, str]] = {
     401: "CONFIG_SERVER_TOKEN (or --token) must be a token of this service that has not expired or been revoked; when "
     "all admin tokens are lost, `config-service init --recover` makes one where the store is",
@@ -49,6 +54,7 @@ class ManageApi:
             timeout=httpx.Timeout(patience, connect=min(patience, _CONNECTING)),
             follow_redirects=False,
             trust_env=not _is_loopback(self._url.host),
+            verify=(tls_context() if self._url.scheme == "https" else None) or True,
         )
 
     def __enter__(self) -> ManageApi:
@@ -88,16 +94,23 @@ class ManageApi:
 
         params = {name: value for name, value in (query or {}).items() if value is not None}
         sent = {"Content-Type": "application/json"} if body is not None else {}
-        try:
-            answer = self._http.request(
-                method, path.lstrip("/"), params=params, headers={**sent, **(headers or {})}, content=body
-            )
-        except httpx.HTTPError as error:
-            failure = type(error).__name__
-        else:
+        waited = 0.0
+        while True:
+            try:
+                answer = self._http.request(
+                    method, path.lstrip("/"), params=params, headers={**sent, **(headers or {})}, content=body
+                )
+            except httpx.HTTPError as error:
+                failure = type(error).__name__
+                break
             if answer.is_success:
                 return answer.content
-            raise _refusal(self._url, answer.status_code, answer.content)
+            refusal = _refusal(self._url, answer.status_code, answer.content)
+            pause = _pause(answer.status_code, answer.content, answer.headers.get("Retry-After"))
+            waited += pause or 0
+            if pause is None or waited > _LONGEST_WAIT:
+                raise refusal
+            time.sleep(pause)
         raise CommandError(
             f"no answer from {self._url} ({failure}); is the service running, and is this its address? "
             "CONFIG_SERVER_URL (or --url) sets it",
@@ -124,6 +137,14 @@ class ManageApi:
         raise CommandError(
             f"no whole answer from {self._url} ({failure}); is the service running? Try again", ExitCode.UNAVAILABLE
         )
+
+
+def _pause(status: int, body: bytes, retry_after: str | None) -> float | None:
+    """Return the seconds after which the same request is let in; None when waiting does not help."""
+    error = (_parsed(body) or {}).get("error")
+    if status != 429 or not isinstance(error, dict) or error.get("code") != _RATE_LIMITED:
+        return None
+    return float(retry_after) if retry_after and retry_after.isdecimal() else 1.0
 
 
 def _refusal(url: httpx.URL, status: int, body: bytes) -> CommandError:

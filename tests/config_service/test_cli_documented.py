@@ -12,11 +12,14 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from config_service.cli import trust
 from config_service.cli.program import program
 from config_service.settings import Settings, variable
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ROOT / "docs" / "OPERATIONS.md"
+OPERATORS = {"CONFIG_SERVER_URL", "CONFIG_SERVER_TOKEN", trust.CA, trust.CERTIFICATE, trust.KEY}
+"""The variables of whoever runs commands over HTTP."""
 
 
 def commands() -> list[str]:
@@ -112,16 +115,16 @@ def test_every_setting_is_documented_with_its_default(field: str) -> None:
 
 
 def test_no_documented_setting_is_unknown() -> None:
-    """Every variable that docs/OPERATIONS.md names is a setting, or one of the operator's two."""
+    """Every variable that docs/OPERATIONS.md names is a setting, or one of the operator's."""
     named = set(re.findall(r"CONFIG_SERVER_[A-Z_]*[A-Z]", OPERATIONS.read_text()))
-    assert named == {variable(field) for field in Settings.model_fields} | {"CONFIG_SERVER_URL", "CONFIG_SERVER_TOKEN"}
+    assert named == {variable(field) for field in Settings.model_fields} | OPERATORS
 
 
 def test_the_example_environment_names_the_settings() -> None:
     """.env.example names exactly the settings, the operator's two variables and the client's three."""
     named = set(re.findall(r"^#? ?(CONFIG_[A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     service = {variable(field) for field in Settings.model_fields}
-    operator = {"CONFIG_SERVER_URL", "CONFIG_SERVER_TOKEN"}
+    operator = OPERATORS
     client = {"CONFIG_SERVICE_HOST", "CONFIG_SERVICE_TOKEN", "CONFIG_SERVICE_KEY"}
     assert service <= named <= service | operator | client
 

@@ -766,3 +766,28 @@ def test_a_document_on_a_real_terminal_ends_its_line(service: Script) -> None:
     for body in (b'{"a":1}', b'{"a":1}\n'):
         service.body = body
         assert on_terminal(service, "show", "orders", "--format", "json") == '{"a":1}\n'
+
+
+def test_a_command_waits_while_its_token_has_used_up_its_rate(service: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the service says; then it asks the same again. Other refusals of that kind are told at once."""
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            service.answer(ROW)
+
+    monkeypatch.setattr("config_service.cli.manage.time.sleep", sleep)
+    service.headers["Retry-After"] = "7"
+    service.answer({"error": {"code": "rate_limited", "message": "too fast"}}, 429)
+    assert run(service, "show", "orders").exit_code == 0
+    assert waited == [7, 7, 7]
+    service.answer({"error": {"code": "rate_limited", "message": "too fast"}}, 429)
+    waited[:] = [0] * 3
+    refused = run(service, "show", "orders")
+    assert (refused.exit_code, refused.stderr) == (7, "error: too fast\n")
+    assert sum(waited) <= 120
+    service.answer({"error": {"code": "too_many_failures", "message": "wrong token"}}, 429)
+    waited.clear()
+    assert run(service, "show", "orders").exit_code == 7
+    assert waited == []

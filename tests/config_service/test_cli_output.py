@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 import pytest
 
 from config_service.cli.output import print_fields, print_json, print_table, printable
+from config_service.cli.progress import progress
 
 
 class Terminal(io.StringIO):
@@ -79,3 +80,32 @@ def test_json_is_indented_and_ascii(capsys: pytest.CaptureFixture[str]) -> None:
     """Escapes of JSON keep control characters away from a terminal too."""
     print_json({"name": "\x1bü"})
     assert capsys.readouterr().out == '{\n  "name": "\\u001b\\u00fc"\n}\n'
+
+
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stderr, so that stdout stays what a program reads; a dumb terminal and a log get nothing."""
+    monkeypatch.setattr("sys.stderr", terminal)
+    for kind, shown in (("dumb", False), ("xterm", True)):
+        monkeypatch.setenv("TERM", kind)
+        with progress("import", total=4) as advance:
+            advance(3)
+        assert ("import" in terminal.getvalue()) is shown
+    assert "3/4" in terminal.getvalue()
+    monkeypatch.undo()
+    with progress("backup", in_bytes=True) as advance:
+        advance(3)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {}])
+def test_a_table_has_no_colours_where_they_are_not_wanted(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    """Its header is bold, which is no colour; no cell is coloured in any case."""
+    for name, value in {"TERM": "xterm-256color", **variables}.items():
+        monkeypatch.setenv(name, value)
+    with redirect_stdout(terminal):
+        print_table(("NAME",), [("orders",)])
+    assert "\x1b[3" not in terminal.getvalue()

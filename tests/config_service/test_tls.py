@@ -22,9 +22,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from typer.testing import CliRunner
 
 from config_client import ConfigClient, Options
 from config_client.errors import ConnectionError as UnreachableError
+from config_service.cli.program import program
 from config_service.process import ServiceProcess
 from config_service.server import ListenError, run
 from config_service.settings import Settings
@@ -178,6 +180,26 @@ def test_mutual_tls_asks_for_a_certificate_and_for_a_token(begin: Callable[..., 
         assert client.get(f"{url}/healthz").status_code == 200
         assert client.get(f"{url}/api/v1/service/configs").status_code == 401
         subscribes(url, service, client)
+
+
+@pytest.mark.e2e
+def test_commands_come_with_a_certificate_of_their_operator(begin: Callable[..., Any], world: World) -> None:
+    """Named by the environment, for a service on this machine, too; without one, or with a broken one, it is told."""
+    service = begin(**world.settings, tls_client_ca=str(world.clients.file))
+    service.publish(b'{"n": 1}')
+    certificate, key = world.clients.issue("operator")
+    known = {
+        "CONFIG_SERVER_URL": service.url.replace("http://", "https://"),
+        "CONFIG_SERVER_TOKEN": service.admin.secret,
+        "CONFIG_SERVER_CA": str(world.servers.file),
+    }
+    shown = known | {"CONFIG_SERVER_CLIENT_CERT": str(certificate), "CONFIG_SERVER_CLIENT_KEY": str(key)}
+    without = dict.fromkeys(("SSL_CERT_FILE", "CONFIG_SERVER_CLIENT_CERT", "CONFIG_SERVER_CLIENT_KEY"))
+    listed = CliRunner(env={**without, **shown}).invoke(program, ["list"])
+    assert (listed.exit_code, "orders" in listed.stdout) == (0, True)
+    assert CliRunner(env={**without, **known}).invoke(program, ["list"]).exit_code == 7
+    broken = CliRunner(env={**without, **shown, "CONFIG_SERVER_CLIENT_KEY": str(certificate)}).invoke(program, ["list"])
+    assert (broken.exit_code, "CONFIG_SERVER_CLIENT_KEY" in broken.stderr) == (2, True)
 
 
 @pytest.mark.e2e
