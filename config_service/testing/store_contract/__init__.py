@@ -9,6 +9,7 @@ from .naming import NamingLaws
 from .restoring import RestoringLaws
 from .scheduling import SchedulingLaws
 from .sealing import SealingLaws
+from .sharing import SharingLaws
 from .staging import StagingLaws
 from .suite import (
     check_laws,
@@ -49,5 +50,6 @@ class StoreContract(
     ConcurrencyLaws,
     TokenLaws,
     RestoringLaws,
+    SharingLaws,
 ):
     """Inherit, name the class ``Test…``, say how to create a store and how to stall it; pytest does the rest."""

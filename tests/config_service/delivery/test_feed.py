@@ -313,3 +313,59 @@ async def test_what_is_committed_during_a_start_is_heard_once(memory: Memory) ->
     await memory.feed.start()
     assert memory.content() == b'{"late": true}'
     assert memory.feed.position.revision == 2
+
+
+async def test_a_store_of_ones_own_is_not_looked_at(memory: Memory) -> None:
+    """Where nobody else commits there is nothing to hear of, and nothing is read for it."""
+    await memory.feed.start()
+    memory.store.fail_reads = StoreError("never asked")
+    await memory.feed.refresh()
+    assert not await memory.feed.hear()
+
+
+async def test_looks_at_a_shared_store_are_shared(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever calls before a look begins is answered by it; who comes later by the next one, which sees more."""
+    await memory.feed.start()
+    memory.store.shared = True
+    looks, begun, opened = 0, asyncio.Event(), asyncio.Event()
+    read = memory.store.log
+
+    async def log(after: int, limit: int) -> Any:
+        nonlocal looks
+        looks += 1
+        begun.set()
+        found = await read(after, limit)
+        await opened.wait()
+        return found
+
+    monkeypatch.setattr(memory.store, "log", log)
+    first = [asyncio.create_task(memory.feed.refresh()) for _ in range(50)]
+    await begun.wait()
+    await memory.commit(0, b"{}")
+    late = [asyncio.create_task(memory.feed.hear()) for _ in range(50)]
+    await asyncio.sleep(0)
+    opened.set()
+    await asyncio.gather(*first)
+    assert all(await asyncio.gather(*late))
+    assert looks == 2
+    assert memory.content() == b"{}"
+
+
+async def test_a_look_that_fails_is_an_error_for_who_needs_it_and_none_for_who_does_not(memory: Memory) -> None:
+    """``refresh`` raises; ``hear`` says that there was nothing; a caller that hangs up ends it for nobody."""
+    await memory.feed.start()
+    memory.store.shared = True
+    memory.store.fail_reads = StoreError("gone")
+    with pytest.raises(StoreError):
+        await memory.feed.refresh()
+    assert not await memory.feed.hear()
+    hung_up = asyncio.create_task(memory.feed.refresh())
+    other = asyncio.create_task(memory.feed.refresh())
+    await asyncio.sleep(0)
+    hung_up.cancel()
+    with pytest.raises(StoreError):
+        await other
+    memory.store.fail_reads = None
+    await memory.commit(0)
+    await memory.feed.refresh()
+    assert memory.content() == b"{}"
