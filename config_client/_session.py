@@ -193,8 +193,8 @@ class Session(ABC):
     def recall(self) -> None:
         """End the base streams that were delegated."""
 
-    def _aside(self, work: Callable[[], None]) -> None:
-        """Do what touches the disk."""
+    def _aside(self, work: Callable[[], None], track: Track | None = None) -> None:
+        """Do what touches the disk. ``track``: the config that this is the latest of; None: not of a single one."""
         work()
 
     # What the driver hands over
@@ -259,7 +259,7 @@ class Session(ABC):
                 keeper.clear()
             case Forget() if self._cache is not None:
                 cache = self._cache
-                self._aside(lambda: cache.erase(track.name, track.environment, track.label))
+                self._aside(lambda: cache.erase(track.name, track.environment, track.label), track)
             case Finish():
                 self._keepers.pop(track, None)
                 keeper.stop(command.error)
@@ -325,7 +325,7 @@ class Session(ABC):
             position=metadata.position,
             fetched_at=_now(),
         )
-        self._aside(lambda: cache.store(track.name, track.environment, track.label, value))
+        self._aside(lambda: cache.store(track.name, track.environment, track.label, value), track)
 
     def _refresh_cache(self) -> None:
         """Seal anew, with the present time, what is still current: its age counts from when it was last confirmed."""

@@ -42,17 +42,17 @@ class TaskSession(Session):
         self._delegates: dict[Track, _Delegate] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing: asyncio.Task[None] | None = None
-        self._disk: set[asyncio.Task[None]] = set()
-        """Those of the tasks that wait for the disk."""
+        self._unwritten: dict[Track | None, Callable[[], None]] = {}
+        """What waits for the disk; it grows with the configs, not with their changes."""
 
     async def settle(self) -> None:
         """Wait until every task has ended, but not for a disk that is slow; the transport is closed already."""
-        aside = {asyncio.current_task(), *self._disk}
+        aside = {asyncio.current_task(), self._writing}
         others = {task for task in self._tasks if task not in aside}
         if others:
             await asyncio.wait(others)
-        if self._disk:
-            await asyncio.wait(self._disk, timeout=DISK_SECONDS)
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=DISK_SECONDS)
 
     async def unless_closed(self, work: Awaitable[R]) -> R:
         """Return what ``work`` comes to; cancel it, and raise ClosedError, when the client is closed meanwhile."""
@@ -113,18 +113,19 @@ class TaskSession(Session):
             self.serve(keeper, Finish(stopped, keeper.track))
         self._watch = self._new_watch()
 
-    def _aside(self, work: Callable[[], None]) -> None:
-        """Do what touches the disk on a thread, one thing after the other."""
-        before = self._writing
+    def _aside(self, work: Callable[[], None], track: Track | None = None) -> None:
+        """Do what touches the disk on a thread, one thing after the other; of one config only the latest counts."""
+        self._unwritten.pop(track, None)
+        self._unwritten[track] = work
+        if self._writing is None:
+            self._writing = self.spawn(self._write, "config-client cache")
 
-        async def write() -> None:
-            if before is not None:
-                await asyncio.wait({before})
-            await asyncio.to_thread(work)
-
-        self._writing = self.spawn(write, "config-client cache")
-        self._disk.add(self._writing)
-        self._writing.add_done_callback(self._disk.discard)
+    async def _write(self) -> None:
+        try:
+            while self._unwritten:
+                await asyncio.to_thread(self._unwritten.pop(next(iter(self._unwritten))))
+        finally:
+            self._writing = None
 
     # A service that speaks the base protocol only
 
@@ -153,7 +154,7 @@ class TaskSession(Session):
     def go_on_in_child(self) -> None:
         """Begin anew in a forked child, on its own event loop and connections."""
         self._driver = self._writing = None
-        self._delegates, self._tasks, self._disk = {}, set(), set()
+        self._delegates, self._tasks, self._unwritten = {}, set(), {}
         self._inbox.clear()
         self._watch = self._new_watch()
         self._forked()

@@ -39,7 +39,7 @@ from config_client._desk import EventDesk
 from config_client._opening import Opener
 from config_client._states import Held
 from config_client._steps import Command, OpenStates, Outcome, Read
-from config_client.cache import Cache
+from config_client.cache import Cache, CachedValue
 from config_client.crypto import Keyring
 from config_client.options import Options
 from config_client.testing import InMemoryService
@@ -436,6 +436,41 @@ async def test_close_does_not_wait_for_a_disk(
     assert await asyncio.to_thread(kept.wait, PATIENCE)
     await eventually(lambda: not client._session._tasks)
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.integration
+async def test_a_slow_disk_is_given_the_latest_only(
+    config_server: InMemoryService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the changes that come while it writes, all but the newest are passed over: nothing piles up in memory."""
+    config_server.publish("orders", {"n": 1})
+    began, released = threading.Event(), threading.Event()
+    stored: list[int | None] = []
+    store = Cache.store
+
+    def slow(cache: Cache, name: str, environment: str | None, label: str | None, value: CachedValue) -> None:
+        began.set()
+        assert released.wait(PATIENCE)
+        stored.append(value.version)
+        store(cache, name, environment, label, value)
+
+    monkeypatch.setattr(Cache, "store", slow)
+    options = config_server.options(cache=True, cache_directory=tmp_path / "cache")
+    async with AsyncConfigClient(options) as client:
+        orders = await client.subscribe("orders", dict)
+        assert await asyncio.to_thread(began.wait, PATIENCE)
+        before = len(client._session._tasks)
+        for number in range(2, 52):
+            config_server.publish("orders", {"n": number})
+        assert await orders.until(51, PATIENCE)
+        assert len(client._session._tasks) <= before
+        released.set()
+        await eventually(lambda: len(stored) == 2)
+        await eventually(lambda: client._session._writing is None)
+    assert stored == [1, 51]
+    config_server.stop()
+    async with AsyncConfigClient(options) as client:
+        assert (await client.subscribe("orders", dict)).load() == {"n": 51}
 
 
 @pytest.mark.integration
