@@ -47,6 +47,7 @@ from .store.protocol import ConfigStore
 from .store.urls import create_store
 from .telemetry.measured_store import StoreTally, measured
 from .telemetry.metrics import ChangeTally, Metrics
+from .telemetry.tracing import find_tracing
 from .unlocking import KeyHolder
 
 _logger = logging.getLogger("config_service")
@@ -100,8 +101,9 @@ class Application:
         vault = Vault(*settings.all_master_keys())
         running, schemas, registry = Running(), Schemas(), TokenRegistry()
         store_tally = StoreTally(monotonic)
+        tracing = find_tracing()
         # Waiting for a change is no work of the store, and would look like much of it.
-        followed, store = store, measured(store, store_tally)
+        followed, store = store, measured(store, store_tally, tracing)
         self._store = store
         self._vault = vault
         payloads = Payloads()
@@ -110,6 +112,7 @@ class Application:
             queue_frames=settings.queue_frames,
             heartbeat_interval=settings.heartbeat_interval,
             watch_heartbeat_interval=settings.watch_heartbeat_interval,
+            spans=tracing,
         )
         self._keys = KeyHolder(store, vault, clock)
         changes = ChangeTally(clock)
@@ -179,7 +182,12 @@ class Application:
         self._web = build_web(self.operations, self.readiness, self.metrics.render, settings.metrics_token)
         limits = RequestLimits(settings.max_target_bytes, settings.max_header_bytes, settings.max_headers)
         self._guard = Guard(
-            self._dispatch, Peers(settings.trusted_networks()), limits, self._answer_at_once, (log_access, requests)
+            self._dispatch,
+            Peers(settings.trusted_networks()),
+            limits,
+            self._answer_at_once,
+            observers=(log_access, requests),
+            tracing=tracing,
         )
         self._heartbeats: asyncio.Task[None] | None = None
         self._activations: asyncio.Task[None] | None = None

@@ -10,14 +10,14 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from .. import origin
 from ..domain.errors import HeadersTooLargeError, InvalidRequestError, ServiceError, TargetTooLongError
 from ..logs import describe_failure, log_event
 from .access import log_access
-from .answers import Answer, App, Receive, Scope, Send, send_answer
+from .answers import Answer, App, Headers, Receive, Scope, Send, send_answer
 from .errors import error_answer, internal_error
 from .exchange import EXCHANGE, Exchange
 from .peers import Peers
@@ -33,6 +33,7 @@ MAX_HEADERS: Final = 100
 _FORBIDDEN_ESCAPE: Final = re.compile(rb"%(?:2[Ff]|5[Cc]|[01][0-9A-Fa-f]|7[Ff]|25|(?![0-9A-Fa-f]{2}))")
 """Slash, backslash, control characters, a percent sign (it would be decoded once more), or an incomplete escape."""
 _ORDINARY: Final = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+\Z")
+T = TypeVar("T")
 AnswerAtOnce = Callable[[Scope], Answer | None]
 Observer = Callable[[Exchange], None]
 """Is told of every exchange once it is complete. Must return at once, and raise nothing."""
@@ -48,6 +49,19 @@ class RequestLimits:
     headers: int = MAX_HEADERS
 
 
+class Tracing(Protocol[T]):
+    """Is told of requests, for traces."""
+
+    def enter(self, exchange: Exchange, headers: Headers) -> T:
+        """Take note that a request begins; its parts are told as such until ``leave``."""
+
+    def leave(self, entered: T, exchange: Exchange) -> None:
+        """Take note that the request is complete for which ``enter`` returned ``entered``."""
+
+    def record(self, exchange: Exchange, headers: Headers) -> None:
+        """Take note of a request without parts, which is complete."""
+
+
 class Guard:
     """Wraps the application. Answers every error, logs the place of every failure, and tells the observers."""
 
@@ -58,12 +72,14 @@ class Guard:
         limits: RequestLimits | None = None,
         at_once: AnswerAtOnce | None = None,
         observers: Sequence[Observer] = (log_access,),
+        tracing: Tracing[Any] | None = None,
     ) -> None:
         self._app = app
         self._peers = peers or Peers(())
         self._limits = limits or RequestLimits()
         self._at_once = at_once
         self._observers = tuple(observers)
+        self._tracing = tracing
 
     def answer_at_once(self, scope: Scope) -> Answer | None:
         """Return the answer, all headers included, of a request that needs no waiting; None: it is asked by a call.
@@ -85,6 +101,8 @@ class Guard:
         exchange.status, exchange.body_bytes = answer.status, len(answer.body)
         headers = secured([*answer.encoded_headers(), exchange.header], scope["scheme"])
         self._conclude(scope, exchange)
+        if self._tracing is not None:
+            self._tracing.record(exchange, scope["headers"])
         return Answer(answer.status, headers, answer.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,6 +114,7 @@ class Guard:
         self._peers.resolve(scope)
         exchange = scope[EXCHANGE] = Exchange(scope, send)
         entered = origin.enter(exchange.origin)
+        traced = None if self._tracing is None else self._tracing.enter(exchange, scope["headers"])
         head = scope["method"] == "HEAD"
         try:
             check_request(scope, self._limits)
@@ -119,6 +138,8 @@ class Guard:
                 await send_answer(internal_error(), exchange.send, head=head)
         finally:
             self._conclude(scope, exchange)
+            if self._tracing is not None and traced is not None:
+                self._tracing.leave(traced, exchange)
             origin.leave(entered)
 
     def _conclude(self, scope: Scope, exchange: Exchange) -> None:

@@ -5,7 +5,7 @@ The framework's own error answers repeat what came in; each is replaced here.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +23,11 @@ from .errors import error_answer, internal_error, method_not_allowed, not_found,
 from .exchange import note_error
 from .service_description import Described
 
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig  # older versions have none, and no telemetry of their own
+
+_SILENT: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""The framework's own telemetry tells paths, queries and the texts of exceptions, any of which may hold a secret."""
 _ROUTERS: Final = (
     manage.router,
     drafts.router,
@@ -54,6 +59,7 @@ def build_web(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=_SILENT,
         exception_handlers={
             ServiceError: _refuse,
             RequestValidationError: _refuse_parameters,

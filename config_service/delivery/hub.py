@@ -22,6 +22,7 @@ from ..domain.documents import Document
 from ..domain.errors import UnavailableError
 from ..domain.keys import ConfigKey
 from ..logs import log_event
+from ..telemetry.spans import Spans
 from .frames import reset_frame
 from .replay import ChangeFrame, History
 from .subscription import (
@@ -65,9 +66,11 @@ class Hub:
         queue_frames: int,
         heartbeat_interval: float,
         watch_heartbeat_interval: float = 15.0,
+        spans: Spans | None = None,
     ) -> None:
         self._clock = clock
         self._queue_frames = queue_frames
+        self._spans = spans
         self.intervals: Final[Mapping[Beat, float]] = {
             Beat.BASE: heartbeat_interval,
             Beat.STATE: watch_heartbeat_interval,
@@ -134,7 +137,8 @@ class Hub:
         listening = (*self._listening.get(change.key.name, ()), *self._listening.get(change.key, ()))
         told = _present(audience for audience in listening if audience.interest.covers(change.key))
         if told:
-            self._turns.add(_tell(told, change, (before, document), self.tally))
+            job = _tell(told, change, (before, document), self.tally)
+            self._turns.add(job if self._spans is None else _traced(job, told, change, self._spans))
 
     def advance(self, revision: int) -> None:
         """Take note of a revision that changed no config."""
@@ -265,6 +269,16 @@ def _tell(
                     stream.end(End.FAILED)
             tally.events[audience.interest.beat] += len(some)
             yield each * len(some)
+
+
+def _traced(job: Iterator[int], told: _Told, change: ChangeFrame, spans: Spans) -> Iterator[int]:
+    streams = sum(len(streams) for _, streams in told)
+    end = spans.begin("fan-out", {"config_service.revision": change.revision, "config_service.streams": streams})
+    try:
+        yield from job
+    finally:
+        if end is not None:
+            end("")
 
 
 def _beat(told: _Told) -> Iterator[int]:

@@ -14,6 +14,7 @@ from typing import Final, cast
 
 from ..domain.errors import ServiceError, StoreError
 from ..store.protocol import ConfigStore, StoreConflictError
+from .spans import Spans
 from .tallies import Distributions
 
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -57,17 +58,18 @@ class StoreTally:
             self.failed_commit = FailedCommit(error, self._clock())
 
 
-def measured(store: ConfigStore, tally: StoreTally) -> ConfigStore:
-    """Return ``store`` with every call noted in ``tally``."""
-    return cast("ConfigStore", _Measured(store, tally))
+def measured(store: ConfigStore, tally: StoreTally, spans: Spans | None = None) -> ConfigStore:
+    """Return ``store`` with every call noted in ``tally``, and told to ``spans``."""
+    return cast("ConfigStore", _Measured(store, tally, spans))
 
 
 class _Measured:
     """Looks like the store that it stands for: further methods of the protocol need nothing here."""
 
-    def __init__(self, store: ConfigStore, tally: StoreTally) -> None:
+    def __init__(self, store: ConfigStore, tally: StoreTally, spans: Spans | None) -> None:
         self._store = store
         self._tally = tally
+        self._spans = spans
 
     def __getattr__(self, name: str) -> object:
         found: object = getattr(self._store, name)
@@ -78,6 +80,7 @@ class _Measured:
     def _noted(self, name: str, call: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
         async def noted(*arguments: object, **named: object) -> object:
             began, failure = perf_counter(), None
+            end = None if self._spans is None else self._spans.begin(f"store {name}", {"db.operation.name": name})
             try:
                 return await call(*arguments, **named)
             except Exception as error:
@@ -85,5 +88,7 @@ class _Measured:
                 raise
             finally:
                 self._tally.note(name, perf_counter() - began, failure)
+                if end is not None:
+                    end("" if failure is None else type(failure).__qualname__)
 
         return noted
