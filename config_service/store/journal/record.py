@@ -75,14 +75,6 @@ class Record:
         """The last revision of the record; the next record begins after it."""
         return self.changes[-1].entry.revision
 
-    def document(self, revision: int) -> bytes:
-        """Return the sealed document, or schema, of ``revision``. Raises StoreCorruptError when there is none."""
-        try:
-            return self.documents[revision]
-        except KeyError:
-            pass
-        raise damaged(f"the document of revision {revision}")
-
 
 def version_of(info: VersionInfo, document: bytes | None) -> Version:
     """Return the version that ``info`` tells of, with its document."""

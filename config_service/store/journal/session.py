@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from typing import Final, TypeVar
 
@@ -19,6 +20,7 @@ from ...domain.errors import ServiceError, StoreError
 from ...domain.records import LogEntry
 from ..batches import Batches
 from ..protocol import StoreConflictError
+from . import archive
 from .protocol import Journal
 from .record import Record, as_kept
 from .state import State
@@ -97,7 +99,7 @@ class Session:
         return await self._run(self._readers, run)
 
     async def documents(self, revisions: Sequence[int]) -> dict[int, bytes]:
-        """Return the sealed document of each revision. Raises StoreCorruptError when one has none."""
+        """Return the sealed document of each revision that has one."""
         if not revisions:
             return {}
 
@@ -105,7 +107,8 @@ class Session:
             numbers = self.look(lambda state: {revision: state.record_of(revision) for revision in revisions})
             distinct = list(dict.fromkeys(numbers.values()))
             found = dict(zip(distinct, self._journal.read(distinct), strict=True))
-            return {revision: found[number].document(revision) for revision, number in numbers.items()}
+            held = ((revision, found[number].documents.get(revision)) for revision, number in numbers.items())
+            return {revision: document for revision, document in held if document is not None}
 
         return await self._run(self._readers, run)
 
@@ -170,9 +173,13 @@ class Session:
 
     def begin_anew(self, epoch: str) -> Position:
         """Fold the journal from its beginning, which is that of another epoch now; return the position."""
-        state = State(epoch)
+        state, held = State(epoch), set[int]()
         for record in self._journal.scan(0):
             state.apply(record)
+            held |= record.documents.keys()
+        # A disk that is full keeps nobody from opening the store.
+        with suppress(Exception):
+            archive.remove_documents(state, self._journal, archive.archived_among(state, held))
         with self._folding:
             self._state = state
         return Position(epoch, state.revision)

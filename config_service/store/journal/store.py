@@ -10,7 +10,7 @@ One thread writes, a few read, as in the SQL store and for its reasons; see ``st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Final, TypeVar
@@ -44,7 +44,7 @@ from ..protocol import DraftConflictError, KeysConflictError, StoreNotEmptyError
 from . import archive, cells, drafts, sealed
 from .deciding import Deciding, require_active
 from .protocol import Cell, Journal
-from .record import Record, schema_of, version_of
+from .record import Record, damaged, schema_of, version_of
 from .restoring import fill
 from .session import Session
 from .state import State
@@ -63,6 +63,7 @@ class JournalStore:
         self._journal = journal
         self._session: Session | None = None
         self._first_keys: tuple[WrappedKey, ...] = ()
+        self._swept: set[ConfigKey] = set()
 
     @property
     def shared(self) -> bool:
@@ -274,8 +275,11 @@ class JournalStore:
 
         def write() -> LogEntry | None:
             entry = session.commit(decide)
-            # The record says that they are archived: from here on nobody is given them, whatever is left.
-            session.use(lambda state: archive.remove_documents(state, self._journal, change.key))
+            # What an earlier archive has left goes too, the first time that somebody asks.
+            numbers = entry.archived if entry is not None and change.key in self._swept else None
+            revisions = session.look(lambda state: archive.archived_of(state, change.key, numbers))
+            session.use(lambda state: archive.remove_documents(state, self._journal, revisions))
+            self._swept.add(change.key)
             return entry
 
         return await session.write(write)
@@ -372,7 +376,12 @@ class JournalStore:
 
         found = await session.run(read)
         documents = await session.documents([value for _, value in found if isinstance(value, int)])
-        return [SealedValue(place, documents[value] if isinstance(value, int) else value) for place, value in found]
+        # What has no document any more was archived meanwhile.
+        return [
+            SealedValue(place, documents[value] if isinstance(value, int) else value)
+            for place, value in found
+            if not isinstance(value, int) or value in documents
+        ]
 
     async def sealed_counts(self) -> dict[int, int]:
         """Return how many sealed values there are under each data key; 0 stands for values of format 1."""
@@ -434,13 +443,15 @@ class JournalStore:
 
     async def _versions(self, infos: list[VersionInfo]) -> list[Version]:
         """Return the versions that ``infos`` tell of, with their documents."""
-        there = [info.revision for info in infos if not info.deleted and info.archived is None]
-        documents = await self._opened().documents(there)
-        return [version_of(info, documents.get(info.revision)) for info in infos]
+        documents = await self._opened().documents([info.revision for info in infos if _has_document(info)])
+        if any(_has_document(info) and info.revision not in documents for info in infos):
+            # Archived since ``infos`` were told, or lost.
+            infos = await self._read(lambda state: [state.versions[info.key][info.version - 1] for info in infos])
+        return [version_of(info, _document(documents, info) if _has_document(info) else None) for info in infos]
 
     async def _schemas(self, infos: list[SchemaInfo]) -> list[StoredSchema]:
         documents = await self._opened().documents([info.revision for info in infos if not info.removed])
-        return [schema_of(info, documents.get(info.revision)) for info in infos]
+        return [schema_of(info, None if info.removed else _document(documents, info)) for info in infos]
 
     def _keys(self, state: State) -> tuple[WrappedKey, ...]:
         """Return the keys of the store. The first ones are a cell that is written once, and read until it is."""
@@ -461,6 +472,17 @@ class JournalStore:
         return session.look(
             lambda state: [cell for cell in found if drafts.standing(state, drafts.read(cell).key, cell)]
         )
+
+
+def _has_document(info: VersionInfo) -> bool:
+    return not info.deleted and info.archived is None
+
+
+def _document(documents: Mapping[int, bytes], info: VersionInfo | SchemaInfo) -> bytes:
+    document = documents.get(info.revision)
+    if document is None:
+        raise damaged(f"the document of revision {info.revision}")
+    return document
 
 
 def _numbered(kept: list[T], number: int) -> list[T]:

@@ -22,7 +22,7 @@ from config_service.domain.records import ChangeKind, StoredKey
 from config_service.store.journal import directory
 from config_service.store.journal.files import FilesJournal
 from config_service.store.journal.store import JournalStore
-from config_service.testing import check_laws, new_draft, new_schema, new_token, new_version
+from config_service.testing import check_laws, new_archive, new_draft, new_schema, new_token, new_version
 
 CANARY = "canary-7f3a9c"
 ORDERS = ConfigKey("orders")
@@ -325,6 +325,35 @@ def test_a_draft_whose_removal_a_crash_prevented_is_gone_all_the_same(place: Pat
         assert await store.draft(ORDERS) == new_draft(base=4, document=b"another")
 
     run_on(place, look)
+
+
+def test_what_an_interrupted_archive_has_left_is_removed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record says that it is archived; the document goes by the next archive, or when the store is opened."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, CANARY)
+
+    async def interrupted(store: JournalStore) -> None:
+        for key in (ORDERS, ConfigKey("billing")):
+            for base in range(3):
+                await store.commit_version(new_version(key, base, document=CANARY.encode()))
+            with monkeypatch.context() as patch:
+                patch.setattr("config_service.store.journal.files.replace", fail)
+                with pytest.raises(StoreError):
+                    await store.archive_versions(new_archive(1, 2, key=key))
+            assert [bool(one.archived) for one in await store.versions(key)] == [True, True, False]
+            archived = await store.version(key, 1)
+            assert archived is not None
+            assert (archived.document, archived.deleted) == (None, False)
+        assert await store.archive_versions(new_archive(1, 2)) is None
+        assert with_documents() == [3, 5, 6, 7]
+
+    def with_documents() -> list[int]:
+        return [number for number, path in enumerate(records(place), 1) if 'documents": {}' not in path.read_text()]
+
+    run_on(place, interrupted)
+    run_on(place, nothing)
+    assert with_documents() == [3, 7]
 
 
 def test_what_a_killed_restore_has_left_is_cleaned_away(place: Path) -> None:
