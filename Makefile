@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PARALLEL := -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install test coverage unit integration e2e long chaos lint fmt typecheck security bench build demo docker-up docker-down lock ferretdb clean
+.PHONY: help install test coverage unit integration e2e long chaos history lint fmt typecheck security bench build demo docker-up docker-down lock ferretdb clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*  ## \(.*\)$$/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -97,9 +97,13 @@ chaos: install  ## more of the chaos suite: ROUNDS=5000, SEED=…; FIRST=… pla
 		$(RUN)/pytest -p no:logging tests/chaos -k "nothing_hangs"
 chaos: ROUNDS ?= 1000
 # The second of today, so that every run sees another course of events; a failure tells its own.
-chaos: SEED ?= $(shell date +%s)
+chaos history: SEED ?= $(shell date +%s)
 chaos: FIRST ?= 0
 chaos: WORLDS ?= 3
+
+history: install  ## more runs of the judged histories on three replicas: RUNS=200 SEED=…
+	HISTORY_RUNS=$(RUNS) HISTORY_SEED=$(SEED) $(RUN)/pytest -p no:logging -s tests/history -k "told_holds"
+history: RUNS ?= 100
 
 bench: install  ## every benchmark, each beside its peer
 	$(RUN)/python -m benchmarks
