@@ -35,6 +35,11 @@ class BrokenStore(SqlStore):
         super().__init__(url)
         self._counter = counter
 
+    async def commit_version(self, change: NewVersion, link: Link | None = None) -> Version:
+        """Commit, or spoil it."""
+        (version,) = await self.commit_versions([change], link)
+        return version
+
     async def commit_versions(self, changes: Sequence[NewVersion], link: Link | None = None) -> list[Version]:
         """Commit, or spoil it."""
         if next(self._counter) % EVERY:
