@@ -41,19 +41,31 @@ def test_every_command_has_examples() -> None:
     assert sorted(EXAMPLES) == commands()
 
 
+def simple_commands(line: str) -> list[list[str]]:
+    """Return the commands of a shell's line, without what is between them and where they write to."""
+    found: list[list[str]] = [[]]
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    for word in words:
+        if set(word) <= set("();<>|&"):
+            found.append([])
+        else:
+            found[-1].append(word)
+    return found
+
+
 @pytest.mark.parametrize("command", sorted(EXAMPLES))
 def test_an_example_is_one_of_its_command_and_is_understood(command: str) -> None:
     """Its arguments and options are those that the command has; it is shown by ``--help``."""
     shown = CliRunner(env={"COLUMNS": "200"}).invoke(program, [*command.split(), "--help"]).stdout
+    prefix = ["config-service", *command.split()]
     for example in EXAMPLES[command]:
         assert example in shown
-        line = example.split("$(")[-1].split(" | ")[0].rstrip(")")
-        words = shlex.split(line)
-        assert words[: len(command.split()) + 1] == ["config-service", *command.split()]
+        (*_, words) = [words for words in simple_commands(example) if words[: len(prefix)] == prefix]
         found = get_command(program)
         for word in command.split():
             found = getattr(found, "commands")[word]  # noqa: B009
-        arguments = words[len(command.split()) + 1 :]
+        arguments = words[len(prefix) :]
         with found.make_context(command, list(arguments)) as context:
             assert not context.args
 
