@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import psycopg
 
 from config_client.protocol import TOKEN_HEADER
 from config_service.process import ServiceProcess
 
 from .harness import Result, interleave, rounds_of
 from .load import Load
-from .machine import need_linux
+from .machine import SkippedError, need_linux
+from .postgres import PostgresProcess, find_postgres
 from .publisher import request_bytes
 
 ROUNDS: Final = 9
@@ -33,13 +35,28 @@ SETTINGS: Final = {"LOG_LEVEL": "warning", "RATE_LIMIT": "0"}
 def run(quick: bool = False) -> list[Result]:
     """Return microseconds per publish, of one publisher and of eight at a time, beside a commit of a bare program."""
     need_linux()
+    results = []
     with (
         tempfile.TemporaryDirectory() as home,
         tempfile.TemporaryDirectory() as bare_home,
         ServiceProcess(Path(home), SETTINGS) as service,
         BareSqlite(Path(bare_home) / "bare.db") as bare,
     ):
-        return _compare("SQLite", service, bare.commits, quick=quick)
+        results += _compare("SQLite", service, bare.commits, quick=quick)
+    try:
+        find_postgres()
+    except SkippedError as reason:
+        print(f"  PostgreSQL skipped: {reason}")
+        return results
+    with (
+        tempfile.TemporaryDirectory() as database_home,
+        tempfile.TemporaryDirectory() as home,
+        PostgresProcess(Path(database_home)) as database,
+        ServiceProcess(Path(home), {**SETTINGS, "STORE_URL": database.url}) as service,
+        BarePostgres(database.url) as bare_postgres,
+    ):
+        results += _compare("PostgreSQL", service, bare_postgres.commits, quick=quick)
+    return results
 
 
 def _compare(database: str, service: ServiceProcess, bare: Callable[[int], float], *, quick: bool) -> list[Result]:
@@ -115,6 +132,29 @@ class BareSqlite:
         for _ in range(count):
             self._number += 1
             self._connection.execute("INSERT INTO documents (document) VALUES (?)", (document(self._number),))
+        return (time.perf_counter() - started) / count * 1e6
+
+
+class BarePostgres:
+    """A table of documents in the same database, over one session, and nothing else."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url, autocommit=True)
+        self._number = 0
+
+    def __enter__(self) -> BarePostgres:
+        self._connection.execute("CREATE TABLE bare_documents (id bigserial PRIMARY KEY, document bytea)")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def commits(self, count: int) -> float:
+        """Commit ``count`` documents, one by one, and return microseconds per commit."""
+        started = time.perf_counter()
+        for _ in range(count):
+            self._number += 1
+            self._connection.execute("INSERT INTO bare_documents (document) VALUES (%s)", (document(self._number),))
         return (time.perf_counter() - started) / count * 1e6
 
 
