@@ -4,12 +4,11 @@ Knows the format and who may vouch for it. Knows no store, no file system and no
 format to the byte; the records are those of ``codec``, the lines those of ``chain``.
 
 What is secret is in it as it is at rest: sealed. The digests tell damage to anybody; only the holder of the master key
-can tell (by ``Vault.backup_mac``) that the file is one that a service of that key has made.
+can tell (by ``Vault.verify_backup``) that the file is one that a service of that key has made.
 """
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +26,8 @@ MEDIA_TYPE: Final = "application/vnd.config-service.backup"
 
 Mac = Callable[[bytes], bytes]
 """Vouches for bytes under a key that only holders of the master key have."""
+Verify = Callable[[bytes, bytes], bool]
+"""Tells whether such a MAC, the second argument, is that of the first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,10 @@ async def write_lines(epoch: str, records: AsyncIterator[Record], now: datetime,
 class BackupReader:
     """Reads the lines of a backup one by one, and knows at the end whether it was all of it."""
 
-    def __init__(self, mac: Mac | None = None) -> None:
-        """Without ``mac`` only damage is noticed, not a file that somebody has made up."""
+    def __init__(self, verify: Verify | None = None) -> None:
+        """Without ``verify`` only damage is noticed, not a file that somebody has made up."""
         self._chain = ChainReader()
-        self._mac = mac
+        self._verify = verify
         self.header: Header | None = None
         self.end: End | None = None
         self.records = 0
@@ -118,10 +119,11 @@ class BackupReader:
                 raise DamagedFileError("the end of the backup cannot be read; use another copy")
         if (end.records, end.revision) != (self.records, self.revision):
             raise DamagedFileError("the end of the backup counts other records than there are; use another copy")
-        if self._mac is not None and not hmac.compare_digest(self._mac(end.signed(digest)).hex(), end.mac):
+        if self._verify is not None and not self._verify(end.signed(digest), _unhex(end.mac)):
             raise DamagedFileError(
                 "the backup was not made under this master key, or somebody altered it; nothing was restored: set "
-                "CONFIG_SERVER_MASTER_KEY to the key that the service had when the backup was made, or use another copy"
+                "CONFIG_SERVER_MASTER_KEY (or one of CONFIG_SERVER_PREVIOUS_MASTER_KEYS) to the key that the service "
+                "had when the backup was made, or use another copy"
             )
         return end
 
@@ -133,6 +135,13 @@ def read_records(lines: Iterable[bytes], reader: BackupReader) -> Iterator[Recor
         if record is not None:
             yield record
     reader.finish()
+
+
+def _unhex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""
 
 
 def _header(value: object) -> Header:

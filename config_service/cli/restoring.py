@@ -51,7 +51,7 @@ def check_backup(lines: Iterable[bytes]) -> dict[str, object]:
     """Read a backup to its end and return what it is. Raises DamagedFileError or CommandError."""
     with start_failures():
         vault = Vault(*Settings.load().all_master_keys())
-        reader = BackupReader(vault.backup_mac)
+        reader = BackupReader(vault.verify_backup)
         for record in read_records(lines, reader):
             _verify(record, vault)
     return described(reader)
@@ -71,7 +71,7 @@ def restore_backup(lines: Iterable[bytes], store_url: str | None, after: str | N
 
 
 async def _restore(lines: Iterable[bytes], settings: Settings, vault: Vault, after: str | None) -> dict[str, object]:
-    reader = BackupReader(vault.backup_mac)
+    reader = BackupReader(vault.verify_backup)
     records = read_records(lines, reader)
     # The header stands in the first line, so it is known once the first record is.
     first = next(records, None)

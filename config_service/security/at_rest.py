@@ -127,8 +127,11 @@ class Vault:
 
     def backup_mac(self, data: bytes) -> bytes:
         """Return HMAC-SHA256 of ``data``, by which a backup is known to be made under the current master key."""
-        master_key = next(iter(self.master_keys))
-        return hmac.digest(derive(master_key, b"config-service at rest v1: backups"), data, "sha256")
+        return _backup_mac(next(iter(self.master_keys)), data)
+
+    def verify_backup(self, data: bytes, mac: bytes) -> bool:
+        """Tell whether ``mac`` is that of ``data`` under the master key, or one of those in use before it."""
+        return any(hmac.compare_digest(_backup_mac(master_key, data), mac) for master_key in self.master_keys)
 
     # Values
 
@@ -236,3 +239,7 @@ def _name(sealed: bytes) -> str:
     """Return what to call the key that ``sealed`` names."""
     key_id = data_key_id(sealed)
     return f"data key {key_id}" if key_id else "the master key of format 1"
+
+
+def _backup_mac(master_key: bytes, data: bytes) -> bytes:
+    return hmac.digest(derive(master_key, b"config-service at rest v1: backups"), data, "sha256")

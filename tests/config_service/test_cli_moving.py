@@ -29,7 +29,7 @@ def run(*arguments: str, **variables: str) -> dict[str, Any]:
 
 
 def test_a_store_moves_from_sqlite_to_postgresql_to_files_and_back(tmp_path: Path, postgres: PostgresServer) -> None:
-    """With histories, drafts, schemas and tokens; each restore adds one revision; the old tokens are accepted."""
+    """Histories, drafts, schemas and tokens; each restore adds an entry to a log that verifies; old tokens work."""
     first = LiveService(f"sqlite:///{tmp_path}/first.db").start()
     operator = {"CONFIG_SERVER_URL": first.url, "CONFIG_SERVER_TOKEN": first.admin.secret}
     try:
@@ -49,6 +49,7 @@ def test_a_store_moves_from_sqlite_to_postgresql_to_files_and_back(tmp_path: Pat
     for number, place in enumerate(places):
         restored = run("restore", str(tmp_path / f"{number}.backup"), "--store-url", place)
         assert restored["restored_revision"] == revision + 1
+        run("audit", "verify", "--store-url", place)
         copied = run("backup", str(tmp_path / f"{number + 1}.backup"), "--store-url", place)
         assert copied["revision"] == revision + 1
         assert copied["epoch"] == restored["restored_epoch"] > restored["epoch"]

@@ -25,12 +25,12 @@ async def test_the_backup_holds_everything_sealed(service: Any) -> None:
     assert response.headers["cache-control"] == "no-store"
     assert b"canary" not in response.content
     assert service.admin.secret.encode() not in response.content
-    reader = BackupReader(Vault(MASTER_KEY).backup_mac)
+    reader = BackupReader(Vault(MASTER_KEY).verify_backup)
     records = list(read_records(response.content.splitlines(keepends=True), reader))
     assert [record.id for record in records if isinstance(record, StoredToken)] == [1]
     (version,) = (record for record in records if isinstance(record, Version))
     assert version == service.store.held[version.key][0]
-    other = BackupReader(Vault(bytes(32)).backup_mac)
+    other = BackupReader(Vault(bytes(32)).verify_backup)
     with pytest.raises(DamagedFileError, match="master key"):
         list(read_records(response.content.splitlines(keepends=True), other))
 
