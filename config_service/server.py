@@ -218,7 +218,7 @@ def run(
         worker = None
         if settings.workers > 1:
             _require_shared(settings)
-            became = split(settings.workers, tell)
+            became = split(settings.workers, tell, (signal.SIGHUP,) if tls else ())
             if isinstance(became, int):
                 if became:
                     raise SystemExit(became)

@@ -12,7 +12,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,20 +46,22 @@ class Worker:
         threading.Thread(target=wait, name="config-parent", daemon=True).start()
 
 
-def split(number: int, announce: Callable[[], None]) -> Worker | int:
+def split(number: int, announce: Callable[[], None], pass_on: Collection[signal.Signals] = ()) -> Worker | int:
     """Return a Worker in each of ``number`` new processes, and in the parent the exit status once all have ended.
 
     The first one is waited for before the others begin: a store that does not open is told of once. ``announce`` is
-    called in the parent when all serve. From then on a worker that ends is replaced. SIGTERM and SIGINT end them all.
+    called in the parent when all serve. From then on a worker that ends is replaced. SIGTERM and SIGINT end them all;
+    those of ``pass_on`` are sent on to each.
     """
-    parent = _Parent(number, announce)
+    parent = _Parent(number, announce, pass_on)
     worker = parent.run()
     return parent.status if worker is None else worker
 
 
 class _Parent:
-    def __init__(self, number: int, announce: Callable[[], None]) -> None:
+    def __init__(self, number: int, announce: Callable[[], None], pass_on: Collection[signal.Signals]) -> None:
         self._number = number
+        self._pass_on = pass_on
         self._announce = announce
         self._pids: dict[int, int] = {}
         """Worker by process."""
@@ -80,6 +82,7 @@ class _Parent:
         """Return a Worker in every child, None in the parent at the end."""
         os.set_blocking(self._wake[1], False)
         before = {kind: signal.signal(kind, self._note) for kind in (signal.SIGTERM, signal.SIGINT)}
+        before |= {kind: signal.signal(kind, self._send_on) for kind in self._pass_on}
         before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake[1])
         self._due[0] = 0.0
@@ -100,6 +103,9 @@ class _Parent:
 
     def _note(self, *_: object) -> None:
         self._signals += 1
+
+    def _send_on(self, kind: int, _frame: object) -> None:
+        self._send(signal.Signals(kind))
 
     def _start_due(self) -> Worker | None:
         now = time.monotonic()
@@ -169,5 +175,5 @@ class _Parent:
         self._send(signal.SIGTERM)
 
     def _send(self, kind: signal.Signals) -> None:
-        for pid in self._pids:
+        for pid in tuple(self._pids):
             os.kill(pid, kind)

@@ -162,11 +162,15 @@ def check_request(scope: Scope, limits: RequestLimits = _DEFAULT_LIMITS) -> None
         raise TargetTooLongError(f"the path and query are over the limit of {limits.target_bytes} bytes")
     if len(scope["headers"]) > limits.headers:
         raise HeadersTooLargeError(f"the request has more than {limits.headers} headers")
-    header_bytes = 0
+    header_bytes = hosts = 0
     for name, value in scope["headers"]:
         header_bytes += len(name) + len(value)
+        hosts += name == b"host"
     if header_bytes > limits.header_bytes:
         raise HeadersTooLargeError(f"the headers are over the limit of {limits.header_bytes} bytes")
+    if hosts > 1:
+        # RFC 9112, 3.2: a proxy in between may have gone by the other one.
+        raise InvalidRequestError("the header host was sent more than once")
     if not _ORDINARY.match(raw) and not _is_unambiguous(raw):
         raise InvalidRequestError(
             "invalid path: no encoded slash or percent sign, no backslash or control character, "
