@@ -121,7 +121,7 @@ class ServiceProcess:
     The store is SQLite in ``directory``, unless ``settings`` say otherwise: further ``CONFIG_SERVER_…`` variables, by
     field name in upper case. As a context manager it starts and stops the child. ``copy_of``: begin with the store of
     another one, which must not be running, instead of a new store; that is faster. ``replica_of``: serve the very store
-    of another one, which may be running and is on PostgreSQL.
+    of another one, which may be running and is on PostgreSQL or MongoDB; with ``STORE_URL``, what was made of it.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class ServiceProcess:
         self._reader = threading.Thread()
         self._port = 0
         if replica_of is not None:
-            self._admin = self._join(replica_of)
+            self._admin = self._join(replica_of, settings or {})
         else:
             self._admin = self._initialise() if copy_of is None else self._copy(copy_of)
         self._operators: list[Operator] = []
@@ -262,10 +262,10 @@ class ServiceProcess:
         self._environment["CONFIG_SERVER_MASTER_KEY"] = other.environment["CONFIG_SERVER_MASTER_KEY"]
         return other._admin
 
-    def _join(self, other: ServiceProcess) -> str:
-        """Take over what says which store it is, and how it is opened."""
-        for name in ("CONFIG_SERVER_STORE_URL", "CONFIG_SERVER_MASTER_KEY"):
-            self._environment[name] = other.environment[name]
+    def _join(self, other: ServiceProcess, settings: Mapping[str, str]) -> str:
+        """Take over what says which store it is, and how it is opened, as far as ``settings`` do not."""
+        for name in {"STORE_URL", "MASTER_KEY"} - settings.keys():
+            self._environment[f"CONFIG_SERVER_{name}"] = other.environment[f"CONFIG_SERVER_{name}"]
         return other._admin
 
     def _end(self, how: signal.Signals) -> int:

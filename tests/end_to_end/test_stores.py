@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pymongo import MongoClient
 
 from config_client import ConfigClient, Options, UnauthorizedError
 from config_service.process import ServiceProcess
@@ -84,3 +85,34 @@ def test_two_services_on_one_mongodb(tmp_path: Path, mongodb_url: str) -> None:
                 except UnauthorizedError:
                     break
                 assert time.monotonic() < deadline
+
+
+@pytest.mark.long
+def test_a_store_moves_from_plain_files_to_mongodb(tmp_path: Path, mongodb_url: str) -> None:
+    """After a rotation of its keys, and with a log that can be verified before and after."""
+
+    def done(*command: str) -> str:
+        ended = service.run_cli(*command)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    with ServiceProcess(tmp_path, {"STORE_URL": f"file://{tmp_path}/store"}) as service:
+        operator = service.operator()
+        for number in (1, 2):
+            operator.publish("orders", {"number": number})
+        access = operator.mint("app")
+        reached = ("--url", service.url, "--token", service.admin_token)
+        done("keys", "rotate", *reached)
+        assert "0 sealed anew" not in done("keys", "reseal", *reached)
+        assert "sound" in done("audit", "verify", *reached)
+        done("backup", str(tmp_path / "store.backup"), *reached)
+    done("restore", str(tmp_path / "store.backup"), "--store-url", mongodb_url)
+    assert "sound" in done("audit", "verify", "--store-url", mongodb_url)
+    moved = ServiceProcess(tmp_path, {"STORE_URL": mongodb_url}, replica_of=service)
+    with moved:
+        options = Options(host=moved.url, service_token=access.token, encryption_key=access.key)
+        with ConfigClient(options) as client:
+            assert client.get_raw("orders") == {"number": 2}
+        assert moved.operator().publish("orders", {"number": 3}) == 3
+    with MongoClient[dict[str, object]](mongodb_url) as mongo:
+        assert mongo.get_default_database()["log"].count_documents({}) > 1
