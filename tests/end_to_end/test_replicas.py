@@ -344,12 +344,10 @@ def test_workers_end_with_their_parent(workers: ServiceProcess) -> None:
 
 
 @pytest.mark.long
-def test_workers_that_cannot_start_say_why_once(tmp_path: Path, postgres_url: str) -> None:
-    """The first one is waited for: a store that does not open is one message, and one exit status."""
-    service = ServiceProcess(tmp_path, {"STORE_URL": postgres_url, "WORKERS": "3"})
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("UPDATE history SET seal_check = '\\x01'")
-    ended = service.run_cli("serve", "--port", "0")
+def test_workers_that_cannot_start_say_why_once(tmp_path: Path, postgres: PostgresServer) -> None:
+    """The first one is waited for: a store without a token is one message, and one exit status."""
+    service = ServiceProcess(tmp_path, {"WORKERS": "3"})
+    ended = service.run_cli("serve", "--port", "0", "--store-url", postgres.schema())
     assert ended.returncode == 8
     assert ended.stderr.count("error:") == 1
-    assert "MASTER_KEY" in ended.stderr
+    assert "the store has no token" in ended.stderr
