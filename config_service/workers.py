@@ -91,7 +91,8 @@ class _Parent:
             if worker is not None:
                 signal.set_wakeup_fd(-1)
                 for kind in before:
-                    signal.signal(kind, signal.SIG_DFL)
+                    # Until the worker knows what to do with those that are sent on, they are nothing to die of.
+                    signal.signal(kind, signal.SIG_IGN if kind in self._pass_on else signal.SIG_DFL)
                 return worker
             self._wait()
             self._bury()

@@ -84,6 +84,7 @@ _SETTINGS: Final = (
     "SET idle_in_transaction_session_timeout = '10s'",
     "SET lock_timeout = '15s'",
 )
+_NO_LIMITS: Final = "SET lock_timeout = 0; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
 _BEGIN: Final = """BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SELECT id FROM history FOR UPDATE;
 INSERT INTO writers (id, marker, seen_at) VALUES ({row})
@@ -213,6 +214,9 @@ class PostgresDatabase:
             with engine.connect() as connection:
                 try:
                     self._begin(connection, marker)
+                    if not again:
+                        # What is written comes from elsewhere meanwhile, and takes the time that it takes there.
+                        _driver(connection).execute("SET LOCAL idle_in_transaction_session_timeout = 0")
                     with connection.begin():
                         result.append(work(connection))
                     return result[0]
@@ -319,7 +323,7 @@ class PostgresDatabase:
 def _begin_migration(connection: Connection) -> None:
     # Without a time limit: a migration takes as long as there is data.
     driver = _driver(connection)
-    driver.execute("SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; BEGIN", prepare=False)
+    driver.execute(f"{_NO_LIMITS}; BEGIN".encode(), prepare=False)
     driver.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATION_LOCK])
 
 

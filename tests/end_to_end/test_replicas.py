@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from postgres import PostgresServer
+from postgres import OwnServer, PostgresServer
 
 from config_client import ConfigClient, Options, State
 from config_service.process import Credentials, ServiceProcess
@@ -276,6 +276,36 @@ def test_a_store_that_lost_changes_ends_the_process_with_a_reason(own_replicas: 
         connection.execute("UPDATE history SET revision = revision - 1")
     assert own_replicas.second.wait() == 8
     assert "has lost changes" in own_replicas.second.log
+
+
+@pytest.mark.long
+def test_while_the_database_is_away_reads_go_on_and_afterwards_everything(
+    tmp_path: Path, own_postgres: OwnServer
+) -> None:
+    """Stopped and killed: configs are served, changes refused, nobody is ready; then all goes on where it was."""
+    with ExitStack() as stack:
+        replicas = Replicas(tmp_path, own_postgres.schema(), stack)
+        both = (replicas.first, replicas.second)
+        acknowledged = [replicas.operator.publish("orders", {"n": 0})]
+        subscriptions = [replicas.client(one).subscribe("orders", dict, timeout=PATIENCE) for one in both]
+        for end in (own_postgres.stop, own_postgres.kill):
+            end()
+            for service in both:
+                headers = {"X-Service-Token": replicas.access.token}
+                with httpx.Client(base_url=service.url, headers=headers, trust_env=False, timeout=PATIENCE) as client:
+                    assert client.get("/api/v1/service/configs/orders").status_code == 200
+                    assert client.get("/healthz").status_code == 200
+                    eventually(lambda: client.get("/readyz").status_code == 503)
+                with pytest.raises(httpx.HTTPStatusError, match="503"):
+                    service.operator().publish("orders", {"n": "never"})
+            own_postgres.start()
+            for service in both:
+                eventually(lambda: httpx.get(f"{service.url}/readyz", trust_env=False).status_code == 200)  # noqa: B023
+                acknowledged.append(service.operator().publish("orders", {"n": len(acknowledged)}))
+                for subscription in subscriptions:
+                    eventually(lambda: subscription.snapshot.load() == {"n": acknowledged[-1] - 1})  # noqa: B023
+        assert acknowledged == [1, 2, 3, 4, 5]
+        assert [row["version"] for row in replicas.operator.history("orders")] == acknowledged[::-1]
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------
