@@ -172,7 +172,8 @@ class ConfigClient:
         ``timeout``: seconds to wait for the first value; 0 does not wait. While the service cannot be reached, the last
         good value from the disk serves, unless ``allow_stale`` is False. With ``default`` that value is in place until
         there is another; with ``required`` False the subscription may begin empty, and a config that was never
-        published may come later.
+        published may come later. Either way an error that is final, such as a 401, is not raised but ends the
+        subscription: its status is STOPPED, with the error.
 
         ``pre_apply(value)`` is called before each swap, on the watching thread; when it raises or returns False, the
         old value stays, and the status says why. ``snapshot``: one of your own to keep current.
