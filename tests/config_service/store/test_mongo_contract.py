@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from mongo import MongoServer
 
+from config_service.domain.keys import ConfigKey
 from config_service.store.journal.mongo import MongoJournal
 from config_service.store.journal.record import Record
 from config_service.store.journal.store import JournalStore
-from config_service.store.protocol import ConfigStore
-from config_service.testing import StoreContract
+from config_service.store.protocol import ConfigStore, VersionConflictError
+from config_service.testing import StoreContract, check_laws, new_version
 
 pytestmark = pytest.mark.integration
 
@@ -78,3 +79,29 @@ class TestMongo(StoreContract):
         """Stop the store's thread that writes where a record is about to be sent."""
         assert isinstance(store, HeldStore)
         return store.held_journal.armed()
+
+
+def test_a_stalled_process_holds_up_nobody_and_takes_a_later_revision(mongodb_url: str) -> None:
+    """What it was about to append is decided anew on what the other has made, or refused for it."""
+
+    async def scenario() -> None:
+        first, second = HeldStore(HeldJournal(mongodb_url)), JournalStore(MongoJournal(mongodb_url))
+        await first.open()
+        await second.open()
+        async with first.held_journal.armed() as held:
+            slow = asyncio.ensure_future(first.commit_version(new_version(ConfigKey("slow"))))
+            await held()
+            assert (await second.commit_version(new_version(ConfigKey("fast")))).revision == 1
+        assert (await slow).revision == 2
+        async with first.held_journal.armed() as held:
+            overtaken = asyncio.ensure_future(first.commit_version(new_version(ConfigKey("fast"), base=1)))
+            await held()
+            await second.commit_version(new_version(ConfigKey("fast"), base=1))
+        with pytest.raises(VersionConflictError):
+            await overtaken
+        assert [entry.revision for entry in await second.log(0, 10)] == [1, 2, 3]
+        for store in (first, second):
+            await check_laws(store)
+            await store.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
