@@ -188,8 +188,11 @@ class Deciding:
         return self._about(replace(token, revoked_at=at), ChangeKind.TOKEN_REVOKED, revoked_by, at)
 
     def keys(self, change: NewKeys, kind: ChangeKind) -> tuple[Record, LogEntry]:
-        """Put other keys in place. Raises KeysConflictError."""
+        """Put other keys in place. Raises KeysConflictError, also when a token still needs one that is to go."""
         if change.base != tuple(self._keys):
+            raise KeysConflictError
+        gone = {key.id for key in change.base} - {key.id for key in change.keys}
+        if any(data_key_id(key.sealed) in gone for token in self._state.tokens for key in token.keys):
             raise KeysConflictError
         entry = self._linked(LogEntry(self._state.revision + 1, kind, change.changed_by, change.timestamp))
         return Record(self._state.epoch, (Change(entry),), keys=change.keys, check=change.check), entry

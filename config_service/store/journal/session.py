@@ -162,6 +162,18 @@ class Session:
         self._keep_up()
         return self._state.revision
 
+    def renew_tokens(self, token_id: int | None = None) -> None:
+        """Fold once more what tells of one token, or of all: somebody else may have sealed their keys anew.
+
+        A new seal takes no revision, so nobody hears of it; whoever goes by seals asks.
+        """
+        if self._journal.shared:
+            ids = self.look(lambda state: [one.id for one in state.tokens if token_id in {None, one.id}])
+            numbers = self.look(lambda state: list(dict.fromkeys(state.token_record(one) for one in ids)))
+            for record in self._journal.read(numbers) if numbers else ():
+                with self._folding:
+                    self._state.renew_tokens(record)
+
     def look(self, work: Callable[[State], T]) -> T:
         """Return what ``work`` reads from the state as it is."""
         with self._folding:

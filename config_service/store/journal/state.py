@@ -124,6 +124,12 @@ class State:
         """Return the number of the record that tells how a token of this state is now."""
         return self._token_records[token_id - 1]
 
+    def renew_tokens(self, record: Record) -> None:
+        """Take over how ``record``, which was taken in before and sealed anew since, tells of tokens."""
+        for token in record.tokens:
+            if self.token(token.id) is not None and self.token_record(token.id) == record.number:
+                self.tokens[token.id - 1] = token
+
     def was_published(self, key: ConfigKey, draft: bytes) -> bool:
         """Tell whether the draft sealed as ``draft`` became a version: then it is gone, whatever is left of it."""
         return self._published.get(key) == digest(draft)

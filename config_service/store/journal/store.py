@@ -39,7 +39,7 @@ from ...domain.records import (
     WrappedKey,
 )
 from ...domain.records import Record as Kept
-from ...domain.sealing import NewKeys, Resealed, SealedPlace, SealedValue
+from ...domain.sealing import NewKeys, Resealed, SealedKind, SealedPlace, SealedValue
 from ..protocol import DraftConflictError, KeysConflictError, StoreNotEmptyError, check_distinct
 from . import archive, cells, drafts, sealed
 from .deciding import Deciding, require_active
@@ -323,7 +323,14 @@ class JournalStore:
 
         Raises KeyConflictError when ``rotation.base`` is not what its keys are.
         """
-        return await self._commit(lambda state: self._deciding(state, link).rotation(rotation))
+        session = self._opened()
+
+        def write() -> tuple[StoredToken, LogEntry] | None:
+            session.refresh()
+            session.renew_tokens(rotation.token_id)
+            return session.commit(lambda state: self._deciding(state, link).rotation(rotation))
+
+        return await session.write(write)
 
     async def revoke_token(
         self, token_id: int, revoked_by: int, at: datetime, link: Link | None = None
@@ -352,19 +359,20 @@ class JournalStore:
         Raises KeysConflictError when ``change.base`` is not what the keys are.
         """
         kind = change.kind
-        if kind is not None:
-            return await self._commit(lambda state: self._deciding(state, link).keys(change, kind))
         session = self._opened()
 
-        def write() -> None:
+        def write() -> LogEntry | None:
             session.refresh()
+            if kind is not None:
+                session.renew_tokens()
+                return session.commit(lambda state: self._deciding(state, link).keys(change, kind))
             if session.look(self._keys) != change.base or change.base:
                 raise KeysConflictError
             if not self._journal.swap(cells.KEYS, None, cells.keys_cell(change.keys, change.check)):
                 raise KeysConflictError
+            return None
 
-        await session.write(write)
-        return None
+        return await session.write(write)
 
     async def sealed_values(self, after: SealedPlace | None, limit: int) -> list[SealedValue]:
         """Return about ``limit`` sealed values that come after ``after`` (None: from the first), in order."""
@@ -372,7 +380,11 @@ class JournalStore:
 
         def read() -> list[sealed.Found]:
             standing = self._every_draft(session)
-            return session.look(lambda state: sealed.page(state, standing, after, limit))
+            found = session.look(lambda state: sealed.page(state, standing, after, limit))
+            if any(place.kind is SealedKind.TOKEN_KEY for place, _ in found):
+                session.renew_tokens()
+                found = session.look(lambda state: sealed.page(state, standing, after, limit))
+            return found
 
         found = await session.run(read)
         documents = await session.documents([value for _, value in found if isinstance(value, int)])
@@ -389,6 +401,7 @@ class JournalStore:
 
         def read() -> dict[int, int]:
             session.refresh()
+            session.renew_tokens()
             return session.use(lambda state: sealed.counts(state, self._journal, self._every_draft(session)))
 
         return await session.write(read)
@@ -402,6 +415,7 @@ class JournalStore:
 
         def write() -> int:
             session.refresh()
+            session.renew_tokens()
             require_active(session.look(self._keys), (change.after for change in changes))
             return session.use(lambda state: sealed.reseal(state, self._journal, changes))
 

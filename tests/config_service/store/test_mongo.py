@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from pymongo import MongoClient
@@ -26,12 +27,12 @@ from config_service.domain.errors import (
     StoreFullError,
 )
 from config_service.domain.keys import ConfigKey
-from config_service.domain.records import KeyUse, WrappedKey
-from config_service.domain.sealing import NewKeys
+from config_service.domain.records import ChangeKind, KeyUse, StoredKey, WrappedKey
+from config_service.domain.sealing import NewKeys, Resealed, SealedKind, SealedPlace
 from config_service.store.journal.mongo import MongoJournal
 from config_service.store.journal.store import JournalStore
-from config_service.store.protocol import SealingKeyError, VersionConflictError
-from config_service.testing import check_laws, new_draft, new_token, new_version
+from config_service.store.protocol import KeyConflictError, KeysConflictError, SealingKeyError, VersionConflictError
+from config_service.testing import check_laws, new_draft, new_rotation, new_token, new_version
 from config_service.testing.store_contract.suite import NOON, sealed_under
 
 pytestmark = pytest.mark.integration
@@ -112,6 +113,34 @@ def test_a_process_hears_of_keys_drafts_and_tokens_of_another(mongodb_url: str) 
             assert await second.token(token.id) == token
             assert await second.revoke_token(token.id, 7, NOON) is not None
             assert await first.revoke_token(token.id, 7, NOON) is None
+
+    asyncio.run(scenario())
+
+
+def test_a_rotation_of_one_process_does_not_undo_the_new_seals_of_another(mongodb_url: str) -> None:
+    """A new seal takes no revision: whoever goes by the old one is told, and no key goes that a token still needs."""
+
+    async def scenario() -> None:
+        async with stores(mongodb_url, 2) as (first, second):
+            old = WrappedKey(2, KeyUse.ACTIVE, b"wrapped", NOON)
+            await first.commit_keys(NewKeys((), (old,), None, 7, NOON))
+            token, _ = await second.commit_token(new_token(keys=(StoredKey(sealed_under(2, b"a")),)))
+            await first.tokens()
+            keys = (replace(old, use=KeyUse.RETIRED), WrappedKey(3, KeyUse.ACTIVE, b"newer", NOON))
+            await first.commit_keys(NewKeys((old,), keys, ChangeKind.DATA_KEY_CREATED, 7, NOON))
+            destroying = NewKeys(keys, keys[1:], ChangeKind.DATA_KEYS_DESTROYED, 7, NOON)
+            with pytest.raises(KeysConflictError):
+                await second.commit_keys(destroying)
+            place = SealedPlace(SealedKind.TOKEN_KEY, None, token.id)
+            anew = Resealed(place, sealed_under(2, b"a"), sealed_under(3, b"a"))
+            assert await first.reseal([anew]) == 1
+            assert await second.sealed_counts() == {3: 1}
+            with pytest.raises(KeyConflictError):
+                await second.rotate_token_keys(new_rotation(token, sealed_under(3, b"b")))
+            fresh = await second.token(token.id)
+            assert fresh is not None
+            assert await second.rotate_token_keys(new_rotation(fresh, sealed_under(3, b"b"))) is not None
+            await first.commit_keys(destroying)
 
     asyncio.run(scenario())
 
