@@ -39,13 +39,15 @@ _BEHIND = (
     "INSERT INTO log VALUES (15, 'published', 1, '2026-01-01T00:00:00+00:00', NULL, NULL, NULL, NULL, NULL, NULL, NULL)"
 )
 _TOKEN = (
-    "INSERT INTO tokens SELECT 9, name, zeroblob(32), keys, default_environment, scopes, created_by, created_at, "
+    "INSERT INTO tokens (id, name, secret_hash, keys, default_environment, scopes, created_by, created_at, expires_at, "
+    "revoked_at) SELECT 9, name, zeroblob(32), keys, default_environment, scopes, created_by, created_at, "
     "expires_at, revoked_at FROM tokens WHERE id = 1"
 )
 _END = "UPDATE history SET revision = 12"
 _VERSION = (
-    "INSERT INTO versions SELECT name, environment, label, {version}, {revision}, kind, changed_by, timestamp, "
-    "source_version, valid_from, activated, activated_at, cancelled, document FROM versions WHERE revision = 5"
+    "INSERT INTO versions (name, environment, label, version, revision, kind, changed_by, timestamp, document) SELECT "
+    "name, environment, label, {version}, {revision}, kind, changed_by, timestamp, document FROM versions "
+    "WHERE revision = 5"
 )
 
 
