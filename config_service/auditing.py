@@ -73,9 +73,9 @@ class Auditor:
         """Return the link of the entry that the revocation of a token makes."""
         return self._detailed(revoked_by, {"name": self._name(token_id)})
 
-    def schedule(self, changed_by: int) -> Link:
-        """Return the link of the entry that says that a version for later was activated, or its schedule cancelled."""
-        return self._detailed(changed_by, {})
+    def lifecycle(self, changed_by: int, more: Detail | None = None) -> Link:
+        """Return the link of an entry about versions that are there: of a schedule, a savepoint or an archive."""
+        return self._detailed(changed_by, more or {})
 
     def keys(self, change: NewKeys, more: Detail | None = None) -> Link:
         """Return the link of the entry that ``change`` of the keys makes, which says ``more``."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
 
+from config_client.protocol import format_timestamp
+
 from .auditing import Auditor
 from .delivery.feed import Change, Feed
 from .domain.documents import Document
@@ -20,6 +22,8 @@ from .domain.records import (
     Draft,
     KeyRotation,
     LogEntry,
+    NewArchive,
+    NewSavepoint,
     NewSchema,
     NewToken,
     NewVersion,
@@ -59,6 +63,14 @@ class Commits:
     async def cancellation(self, key: ConfigKey, number: int, cancelled_by: int, at: datetime) -> LogEntry:
         """End the schedule of a version. Raises ScheduleConflictError or StoreError."""
         return await self._to_the_end(self._cancellation(key, number, cancelled_by, at))
+
+    async def savepoint(self, change: NewSavepoint) -> LogEntry:
+        """Set, move or remove a savepoint. Raises SavepointConflictError or StoreError."""
+        return await self._to_the_end(self._savepoint(change))
+
+    async def archive(self, change: NewArchive) -> LogEntry | None:
+        """Remove documents for good; None when none may go. Raises StoreError."""
+        return await self._to_the_end(self._archive(change))
 
     async def schema(self, change: NewSchema) -> StoredSchema:
         """Commit ``change`` and validate by it from now on. Raises SchemaConflictError or StoreError."""
@@ -113,16 +125,28 @@ class Commits:
         return versions
 
     async def _activation(self, document: Document, at: datetime) -> Version:
-        link = self._auditor.schedule(document.changed_by)
+        link = self._auditor.lifecycle(document.changed_by)
         version = await self._store.activate_version(document.key, document.version, at, link)
         if version.activation is not None:
             await self._feed.offer(Change.of_activation(version, version.activation))
         return version
 
     async def _cancellation(self, key: ConfigKey, number: int, cancelled_by: int, at: datetime) -> LogEntry:
-        link = self._auditor.schedule(cancelled_by)
+        link = self._auditor.lifecycle(cancelled_by)
         entry = await self._store.cancel_schedule(key, number, cancelled_by, at, link)
         await self._feed.offer(Change(entry))
+        return entry
+
+    async def _savepoint(self, change: NewSavepoint) -> LogEntry:
+        entry = await self._store.commit_savepoint(change, self._auditor.lifecycle(change.changed_by))
+        await self._feed.offer(Change(entry))
+        return entry
+
+    async def _archive(self, change: NewArchive) -> LogEntry | None:
+        before = {"before": format_timestamp(change.before)}
+        entry = await self._store.archive_versions(change, self._auditor.lifecycle(change.archived_by, before))
+        if entry is not None:
+            await self._feed.offer(Change(entry))
         return entry
 
     async def _schema(self, change: NewSchema) -> StoredSchema:

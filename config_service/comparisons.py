@@ -15,24 +15,25 @@ from .background import beside
 from .domain.differences import Difference, differences
 from .domain.errors import InvalidRequestError
 from .domain.keys import ConfigKey, check_environment
+from .domain.names import Which, is_savepoint
 from .domain.scopes import Right
 from .draft_operations import DraftOperations
 from .finding import Finder
 from .security.tokens import Token
 
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,17}\Z")
-_RULE: Final = "staged, running, the number of a version, or running@ENVIRONMENT"
+_RULE: Final = "staged, running, the number of a version, the name of a savepoint, or running@ENVIRONMENT"
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a comparison: the draft when ``staged``; otherwise what runs, or version ``number``.
+    """One side of a comparison: the draft when ``staged``; otherwise what runs, or a version by number or savepoint.
 
     With ``environment``: what runs there instead of in the environment of the config asked for.
     """
 
     staged: bool = False
-    number: int | None = None
+    version: Which | None = None
     environment: str | None = None
 
     @classmethod
@@ -43,7 +44,9 @@ class Side:
         if text == "running":
             return cls()
         if _VERSION.match(text):
-            return cls(number=int(text))
+            return cls(version=int(text))
+        if is_savepoint(text):
+            return cls(version=text)
         where, _, environment = text.partition("@")
         if where != "running" or not environment:
             raise InvalidRequestError(f"invalid side of a difference: {_RULE}")
@@ -72,7 +75,8 @@ class Comparisons:
     async def _content(self, token: Token, key: ConfigKey, side: Side) -> bytes:
         if side.staged:
             return (await self._drafts.read(token, key)).content
-        return (await self._finder.find(key, side.number, served=False)).content or b""
+        number = None if side.version is None else await self._finder.number(key, side.version)
+        return (await self._finder.find(key, number, served=False)).content or b""
 
 
 def _key_of(key: ConfigKey, side: Side) -> ConfigKey:

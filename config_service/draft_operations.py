@@ -17,6 +17,7 @@ from .delivery.schemas import Schemas
 from .domain.documents import check_document
 from .domain.errors import ConflictError, InvalidRequestError, NotFoundError, Violation
 from .domain.keys import ConfigKey
+from .domain.names import Which
 from .domain.patches import PatchKind, patch_document
 from .domain.preconditions import UNCONDITIONAL, Precondition
 from .domain.records import ChangeKind, Draft
@@ -127,14 +128,16 @@ class DraftOperations:
 
         return await self._edit(token, key, edit)
 
-    async def revert(self, token: Token, key: ConfigKey, number: int | None = None) -> DraftDocument:
-        """Make the document of version ``number`` (None: the running one) the draft of ``key``, on the newest version.
+    async def revert(self, token: Token, key: ConfigKey, which: Which | None = None) -> DraftDocument:
+        """Make the document of version ``which`` (None: the running one) the draft of ``key``, on the newest version.
 
-        Raises what ``replace`` raises, and NotFoundError when there is no such version or it is a tombstone.
+        ``which`` is a number or a savepoint. Raises what ``replace`` raises; NotFoundError when there is no such
+        version or it is a tombstone; ArchivedError.
         """
         token.require(Right.WRITE, key.name, key.environment)
 
         async def edit(_before: Draft | None) -> tuple[bytes, int]:
+            number = None if which is None else await self._finder.number(key, which)
             source = await self._finder.find(key, number, served=False)
             return source.content or b"", self._finder.standing(key).latest
 

@@ -14,6 +14,7 @@ from typing import Final
 from config_client.protocol import Position
 from config_client.types import ConfigInfo, Format
 
+from .archive_operations import ArchiveOperations
 from .audit_operations import AuditOperations
 from .background import LARGE, beside
 from .backup_operations import BackupOperations
@@ -30,6 +31,7 @@ from .delivery.states import KeyIds, StateFrames
 from .domain.documents import Document, check_document
 from .domain.errors import AccessDeniedError, NotFoundError, UnauthenticatedError
 from .domain.keys import ConfigKey
+from .domain.names import Which
 from .domain.preconditions import UNCONDITIONAL, Precondition
 from .domain.records import ChangeKind, VersionInfo
 from .domain.scopes import Right
@@ -37,6 +39,7 @@ from .draft_operations import DraftOperations
 from .export_operations import ExportOperations
 from .finding import Finder
 from .key_operations import KeyOperations
+from .savepoint_operations import SavepointOperations
 from .schedule_operations import ScheduleOperations
 from .schema_operations import SchemaOperations
 from .security.admission import Admission
@@ -151,6 +154,14 @@ class Operations:
         """What may be done with the keys of the store."""
         self.audit: Final = AuditOperations(store=store, vault=vault, keys=keys, registry=registry, clock=clock)
         """What may be learnt from the log."""
+        self.savepoints: Final = SavepointOperations(
+            store=store, finder=self._finder, registry=registry, commits=commits, changes=self._changes, clock=clock
+        )
+        """What may be done with names for versions."""
+        self.archive: Final = ArchiveOperations(
+            store=store, vault=vault, keys=keys, running=running, registry=registry, commits=commits, clock=clock
+        )
+        """What may be done to documents of old versions."""
         self.comparisons: Final = Comparisons(finder=self._finder, drafts=self.drafts)
         """What differs."""
         self.max_document_bytes: Final = max_document_bytes
@@ -328,15 +339,16 @@ class Operations:
         self,
         token: Token,
         key: ConfigKey,
-        number: int,
+        which: Which,
         precondition: Precondition = UNCONDITIONAL,
         valid_from: datetime | None = None,
     ) -> Outcome:
-        """Publish the document of version ``number`` again, as a new version. As ``publish``.
+        """Publish the document of version ``which``, a number or a savepoint, again, as a new version. As ``publish``.
 
-        Raises NotFoundError as well, when there is no such version or it is a tombstone.
+        Raises NotFoundError as well, when there is no such version or it is a tombstone, and ArchivedError.
         """
         token.require(Right.WRITE, key.name, key.environment)
+        number = await self._finder.number(key, which)
         source = await self._finder.find(key, number, served=False)
         intent = Intent(ChangeKind.ROLLED_BACK, token.id, source.content, source_version=number, valid_from=valid_from)
         return await self._changes.apply(key, precondition, intent)

@@ -16,7 +16,17 @@ from config_client.protocol import format_timestamp
 from .beforehand import Before, fingerprint_of, made_by, makes_schema, makes_version, opened_keys, sealed_of
 from .domain.errors import InvalidRequestError, StoreCorruptError
 from .domain.keys import ConfigKey
-from .domain.records import Activation, ChangeKind, Head, KeyUse, LogEntry, StoredSchema, StoredToken, Version
+from .domain.records import (
+    Activation,
+    ChangeKind,
+    Head,
+    KeyUse,
+    LogEntry,
+    Savepoint,
+    StoredSchema,
+    StoredToken,
+    Version,
+)
 from .security import fingerprints
 from .security.at_rest import Vault
 from .security.chain import Detail, same
@@ -109,6 +119,9 @@ class _Seen:
     tokens: dict[int, _TokenState] = field(default_factory=dict)
     marks: dict[tuple[ConfigKey, int], Version] = field(default_factory=dict)
     """Versions that say of themselves that they were activated or cancelled, until an entry says so."""
+    gone: dict[tuple[ConfigKey, int], int] = field(default_factory=dict)
+    """Versions that say of themselves that their document was archived, until an entry says so."""
+    savepoints: dict[ConfigKey, dict[str, Savepoint]] = field(default_factory=dict)
     data_keys: object = field(default_factory=lambda: _FIRST_KEYS)
     data_keys_revision: int | None = None
     epoch: object = None
@@ -147,8 +160,16 @@ class Verification:
             yield progress
         await self._check_end()
         self._check_marks()
+        self._check_gone()
         await self._check_keys()
-        for check in (self._check_extra_versions, self._check_extra_schemas, self._check_tokens, self._check_drafts):
+        checks = (
+            self._check_extra_versions,
+            self._check_extra_schemas,
+            self._check_tokens,
+            self._check_drafts,
+            self._check_savepoints,
+        )
+        for check in checks:
             try:
                 await check()
             except StoreCorruptError as error:
@@ -285,6 +306,10 @@ class Verification:
             self._follow_made(entry, made, detail)
         elif entry.token_id is not None:
             self._follow_token(entry, entry.token_id, detail)
+        elif entry.kind is ChangeKind.ARCHIVED and entry.key is not None:
+            self._follow_archive(entry, entry.key)
+        elif entry.kind in {ChangeKind.SAVEPOINT_SET, ChangeKind.SAVEPOINT_REMOVED} and entry.key is not None:
+            self._follow_savepoint(entry, entry.key)
         elif entry.kind in _SCHEDULES and entry.key is not None and entry.version is not None:
             self._follow_schedule(entry, entry.key, entry.version)
         if "data_keys" in detail:
@@ -304,11 +329,15 @@ class Verification:
         if made is None:
             self._find(entry.revision, f"{what} is not in the store: it was removed")
             return
+        gone = isinstance(made, Version) and made.archived is not None
         try:
-            fingerprint = fingerprint_of(self._vault, made)
+            # Of what is archived nothing is left that could be altered but what the entry tells, which is looked at.
+            fingerprint = None if gone else fingerprint_of(self._vault, made)
         except StoreCorruptError as error:
             self._find(entry.revision, str(error))
             return
+        if isinstance(made, Version) and made.archived is not None:
+            self._seen.gone[made.key, made.version] = made.archived
         if isinstance(made, Version) and (made.activation is not None or made.cancelled is not None):
             self._seen.marks[made.key, made.version] = made
         told = (made.revision, made.changed_by, made.timestamp)
@@ -316,7 +345,7 @@ class Verification:
             isinstance(made, Version) and made.kind is not entry.kind
         ):
             self._find(entry.revision, f"{what} is not as the log tells it: it was altered")
-        elif entry.link is not None and detail and not same(_text(detail.get("fingerprint")), fingerprint):
+        elif not gone and entry.link is not None and detail and not same(_text(detail.get("fingerprint")), fingerprint):
             self._find(entry.revision, f"{what} is not what was committed: it was altered")
 
     def _follow_schedule(self, entry: LogEntry, key: ConfigKey, number: int) -> None:
@@ -329,6 +358,20 @@ class Verification:
                 entry.revision, f"{key} version {number} was {what} by the log, and is not in the store: altered"
             )
         self._seen.marks.pop((key, number), None)
+
+    def _follow_archive(self, entry: LogEntry, key: ConfigKey) -> None:
+        for number in entry.archived or ():
+            if self._seen.gone.pop((key, number), None) != entry.revision:
+                self._find(
+                    entry.revision, f"{key} version {number} was archived by the log, and is still there: altered"
+                )
+
+    def _follow_savepoint(self, entry: LogEntry, key: ConfigKey) -> None:
+        named = self._seen.savepoints.setdefault(key, {})
+        named.pop(entry.savepoint or "", None)
+        if entry.kind is ChangeKind.SAVEPOINT_SET:
+            savepoint = Savepoint.of(entry)
+            named[savepoint.name] = savepoint
 
     def _follow_token(self, entry: LogEntry, token_id: int, detail: Detail) -> None:
         state = self._seen.tokens.setdefault(token_id, _TokenState())
@@ -373,6 +416,20 @@ class Verification:
                     version.revision,
                     f"{key} version {number} was activated or cancelled by no entry of the log: altered",
                 )
+
+    def _check_gone(self) -> None:
+        """No document is missing that the log does not tell of as archived."""
+        for (key, number), revision in self._seen.gone.items():
+            if revision <= self._head.revision:
+                self._find(revision, f"{key} version {number} was archived by no entry of the log: it was removed")
+
+    async def _check_savepoints(self) -> None:
+        """The savepoints are those that the log leads to."""
+        changed = {entry.key for entry in await self._since(lambda entry: entry.savepoint is not None)}
+        for key in self._seen.versions.keys() - changed:
+            told = self._seen.savepoints.get(key, {})
+            if {one.name: one for one in await self._store.savepoints(key)} != told:
+                self._find(None, f"the savepoints of {key} are not those that the log tells of: altered")
 
     async def _check_keys(self) -> None:
         """The keys of the store are those that the log told of last."""

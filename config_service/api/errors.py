@@ -15,6 +15,7 @@ from typing import Final
 
 from ..domain.errors import (
     AccessDeniedError,
+    ArchivedError,
     ConflictError,
     DocumentTooLargeError,
     DraftOutdatedError,
@@ -60,6 +61,7 @@ STATUS: Final[Mapping[type[ServiceError], int]] = {
     UnauthenticatedError: 401,
     AccessDeniedError: 403,
     NotFoundError: 404,
+    ArchivedError: 404,
     RequestTimeoutError: 408,
     ConflictError: 409,
     DraftOutdatedError: 409,

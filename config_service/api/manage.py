@@ -145,7 +145,8 @@ async def show_history(calls: Calls, caller: Caller, key: Key) -> VersionList:
     """List every version of a config, newest first."""
     history = await calls.history(caller, key)
     states = version_states(history[::-1])
-    return VersionList(versions=[version_row(version, states[version.version]) for version in history])
+    savepoints = await calls.savepoints.list(caller, key)
+    return VersionList(versions=[version_row(version, states[version.version], savepoints) for version in history])
 
 
 @router.post(

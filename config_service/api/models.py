@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,7 +12,8 @@ from config_client.protocol import DEFAULT_ENVIRONMENT, format_timestamp
 
 from ..domain.documents import Document
 from ..domain.errors import InvalidRequestError
-from ..domain.records import ChangeKind, Version, VersionInfo, VersionState
+from ..domain.names import SAVEPOINT_PATTERN
+from ..domain.records import ChangeKind, Savepoint, Version, VersionInfo, VersionState
 from ..domain.scopes import SERVICE_SCOPES
 from ..security.tokens import MintedKey, MintedToken, Token
 from ..token_operations import DEFAULT_OVERLAP, MAX_OVERLAP
@@ -58,6 +60,8 @@ class VersionRow(ConfigRow):
         default=None, description="Where it was published for later: the revision at which it ran.", examples=[None]
     )
     activated_at: str | None = Field(default=None, description="When that was.", examples=[None])
+    savepoints: list[str] = Field(default=[], description="Names that stand for it.", examples=[["release-1"]])
+    archived: bool = Field(default=False, description="Its document is not kept any more.", examples=[False])
 
 
 class ConfigList(BaseModel):
@@ -132,10 +136,14 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+Number = Annotated[int, Field(ge=1, lt=10**18)]
+Name = Annotated[str, Field(pattern=SAVEPOINT_PATTERN)]
+
+
 class RollbackRequest(Request):
     """Which version to publish again."""
 
-    version: int = Field(ge=1, lt=10**18, examples=[2])
+    version: Number | Name = Field(description="Its number, or the name of a savepoint.", examples=[2])
     valid_from: AwareDatetime | None = Field(
         default=None, description="Run it from this moment on instead of at once.", examples=[_TIME]
     )
@@ -234,7 +242,7 @@ def changed_row(document: Document, *, changed: bool) -> ChangedRow:
     return ChangedRow.model_validate(_fields(document) | {"changed": changed, "scheduled": not document.served})
 
 
-def version_row(version: VersionInfo, state: VersionState) -> VersionRow:
+def version_row(version: VersionInfo, state: VersionState, savepoints: Iterable[Savepoint] = ()) -> VersionRow:
     """Return the row of a version in its history."""
     activation = version.activation
     return VersionRow.model_validate(
@@ -245,6 +253,8 @@ def version_row(version: VersionInfo, state: VersionState) -> VersionRow:
             "state": state,
             "activated_revision": None if activation is None else activation.revision,
             "activated_at": None if activation is None else format_timestamp(activation.timestamp),
+            "savepoints": [one.name for one in savepoints if one.version == version.version],
+            "archived": version.archived is not None,
         }
     )
 

@@ -16,7 +16,7 @@ from starlette.routing import Match, Route
 from ..domain.errors import InvalidRequestError, ServiceError
 from ..operations import Operations
 from ..readiness import Readiness
-from . import audit, backups, drafts, exports, health, keys, manage, metrics, schedules, schemas, watchers
+from . import audit, backups, drafts, exports, health, keys, manage, metrics, savepoints, schedules, schemas, watchers
 from .answers import Answer
 from .description import complete
 from .errors import error_answer, internal_error, method_not_allowed, not_found, plain_error
@@ -32,6 +32,7 @@ _ROUTERS: Final = (
     manage.router,
     drafts.router,
     schedules.router,
+    savepoints.router,
     schemas.router,
     keys.router,
     audit.router,

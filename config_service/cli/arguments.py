@@ -13,9 +13,10 @@ from typing import Annotated, Final, ParamSpec
 import typer
 
 from ..domain.keys import ConfigKey
+from ..domain.names import is_savepoint
 from . import defaults
 from .completion import complete_environment, complete_label, complete_name
-from .exits import reporting
+from .exits import CommandError, ExitCode, reporting
 
 P = ParamSpec("P")
 
@@ -102,6 +103,15 @@ def duration(text: str) -> timedelta | None:
         return timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
     except OverflowError:
         return None
+
+
+def version_or_savepoint(text: str) -> int | str:
+    """Return the number of a version, or the name of a savepoint, that ``text`` spells. Raises CommandError."""
+    if text.isascii() and text.isdigit() and 0 < int(text) < 10**18:
+        return int(text)
+    if not is_savepoint(text):
+        raise CommandError("a version is named by its number, from 1, or by a savepoint", ExitCode.USAGE)
+    return text
 
 
 def precondition(if_match: int | None) -> dict[str, str]:

@@ -23,11 +23,13 @@ from .arguments import (
     command,
     key_query,
     precondition,
+    version_or_savepoint,
 )
 from .documents import confirm, print_change, print_document, read_file
 from .exits import CommandError, ExitCode
 from .manage import ManageApi
 from .output import print_fields, print_json, print_line, print_table
+from .savepoints import numbered
 from .wire import (
     CONFIG_COLUMNS,
     CONFIGS_ROUTE,
@@ -83,7 +85,8 @@ def show(
         typer.Option("--format", help="Print the document itself, in plaintext.", show_default=False),
     ] = None,
     version: Annotated[
-        int | None, typer.Option("--version", min=1, metavar="N", help="With --format: an older version.")
+        str | None,
+        typer.Option("--version", metavar="N", help="With --format: an older version, by number or savepoint."),
     ] = None,
     url: Url = DEFAULT_URL,
     token: Token = "",
@@ -95,9 +98,12 @@ def show(
     if fmt is None and version is not None:
         raise CommandError("--version needs --format; `config-service history` lists the versions", ExitCode.USAGE)
     query = key_query(name, environment, label)
+    which = None if version is None else version_or_savepoint(version)
     with ManageApi(url, token) as service:
         if fmt is not None:
-            query |= {"format": fmt.value, "version": str(version) if version else None}
+            if isinstance(which, str):
+                which = numbered(service, name, query, which)
+            query |= {"format": fmt.value, "version": None if which is None else str(which)}
             print_document(service.fetch("GET", formatted_path(name), query=query))
             return
         row = service.call("GET", config_route(name), query=query)
@@ -138,7 +144,10 @@ def history(
 def rollback(
     name: Name,
     version: Annotated[
-        int, typer.Argument(metavar="VERSION", min=1, help="The version to go back to.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="VERSION", help="The version to go back to, by number or savepoint.", show_default=False
+        ),
     ],
     environment: Environment = None,
     label: Label = None,
@@ -150,7 +159,9 @@ def rollback(
 ) -> None:
     """Publish the document of another version again, as a new version."""
     query = key_query(name, environment, label)
-    body = json.dumps({"version": version} | ({"valid_from": valid_from} if valid_from else {})).encode()
+    body = json.dumps(
+        {"version": version_or_savepoint(version)} | ({"valid_from": valid_from} if valid_from else {})
+    ).encode()
     with ManageApi(url, token) as service:
         row = service.call(
             "POST", config_route(name, "rollback"), query=query, headers=precondition(if_match), body=body

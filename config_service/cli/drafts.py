@@ -23,6 +23,7 @@ from .arguments import (
     command,
     key_query,
     precondition,
+    version_or_savepoint,
 )
 from .documents import confirm, print_change, print_document, read_file
 from .exits import CommandError, ExitCode
@@ -43,7 +44,7 @@ from .wire import (
     violation_lines,
 )
 
-_SIDES = "staged, running, the number of a version, or running@ENVIRONMENT"
+_SIDES = "staged, running, the number of a version, a savepoint, or running@ENVIRONMENT"
 
 
 def add_commands(program: typer.Typer) -> None:
@@ -260,7 +261,8 @@ def revert(
     environment: Environment = None,
     label: Label = None,
     version: Annotated[
-        int | None, typer.Option("--version", min=1, metavar="N", help="An older version instead of the running one.")
+        str | None,
+        typer.Option("--version", metavar="N", help="A version, by number or savepoint, instead of the running one."),
     ] = None,
     difference: Diff = False,
     url: Url = DEFAULT_URL,
@@ -269,7 +271,7 @@ def revert(
 ) -> None:
     """Make what is running, or an older version, the draft; what the draft held is lost."""
     query = key_query(name, environment, label)
-    body = json.dumps({"version": version}).encode()
+    body = json.dumps({"version": None if version is None else version_or_savepoint(version)}).encode()
     with ManageApi(url, token) as service:
         row = service.call("POST", config_route(name, "draft/revert"), query=query, body=body)
         _print_draft(row, as_json)

@@ -31,6 +31,13 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "draft revert": ("config-service draft revert orders --version 2",),
     "schedule list": ("config-service schedule list --json",),
     "schedule cancel": ("config-service schedule cancel orders -e prod --yes",),
+    "savepoint set": ("config-service savepoint set orders release-1 -e prod",),
+    "savepoint list": ("config-service savepoint list orders --json",),
+    "savepoint remove": ("config-service savepoint remove orders release-1 --yes",),
+    "archive": (
+        "config-service archive --before 2026-01-01 --dry-run",
+        "config-service archive --before 2026-01-01 --name 'orders-*' --to old.jsonl --yes",
+    ),
     "schema show": ("config-service schema show orders --document",),
     "schema set": ("config-service schema set orders orders.schema.json",),
     "schema remove": ("config-service schema remove orders --yes",),

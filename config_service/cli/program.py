@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from . import audit, backups, configs, drafts, exports, keys, schedules, schemas, service, tokens, watchers
+from . import (
+    archive,
+    audit,
+    backups,
+    configs,
+    drafts,
+    exports,
+    keys,
+    savepoints,
+    schedules,
+    schemas,
+    service,
+    tokens,
+    watchers,
+)
 from .examples import add_examples
 
 program = typer.Typer(
@@ -47,6 +61,8 @@ service.add_commands(program)
 configs.add_commands(program)
 drafts.add_commands(program)
 schedules.add_commands(program)
+savepoints.add_commands(program)
+archive.add_commands(program)
 schemas.add_commands(program)
 tokens.add_commands(program)
 watchers.add_commands(program)

@@ -19,6 +19,8 @@ from .exits import CommandError, ExitCode
 MANAGE_PATH: Final = "/api/v1/manage"
 CONFIGS_ROUTE: Final = f"{MANAGE_PATH}/configs"
 DRAFTS_PUBLISH_ROUTE: Final = f"{MANAGE_PATH}/drafts/publish"
+ARCHIVE_ROUTE: Final = f"{MANAGE_PATH}/archive"
+CANDIDATES_ROUTE: Final = f"{ARCHIVE_ROUTE}/candidates"
 SCHEDULES_ROUTE: Final = f"{MANAGE_PATH}/schedules"
 TOKENS_ROUTE: Final = f"{MANAGE_PATH}/tokens"
 WATCHERS_ROUTE: Final = f"{MANAGE_PATH}/watchers"
@@ -26,7 +28,9 @@ EXPORT_ROUTE: Final = f"{MANAGE_PATH}/export"
 BACKUP_ROUTE: Final = f"{MANAGE_PATH}/backup"
 
 CONFIG_COLUMNS: Final = ("NAME", "ENVIRONMENT", "LABEL", "VERSION", "STATE", "CHANGED BY", "AT")
-VERSION_COLUMNS: Final = ("VERSION", "STATE", "KIND", "FROM", "CHANGED BY", "AT", "REVISION")
+VERSION_COLUMNS: Final = ("VERSION", "STATE", "KIND", "FROM", "CHANGED BY", "AT", "REVISION", "SAVEPOINTS")
+SAVEPOINT_COLUMNS: Final = ("SAVEPOINT", "VERSION", "CHANGED BY", "AT", "REVISION")
+ARCHIVE_COLUMNS: Final = ("NAME", "ENVIRONMENT", "LABEL", "VERSIONS", "REVISION")
 SCHEDULE_COLUMNS: Final = ("NAME", "ENVIRONMENT", "LABEL", "VERSION", "RUNS FROM", "CHANGED BY", "AT")
 DRAFT_COLUMNS: Final = ("NAME", "ENVIRONMENT", "LABEL", "BASE", "STATE", "CHANGED BY", "AT")
 SCHEMA_COLUMNS: Final = ("SCHEMA", "STATE", "CHANGED BY", "AT", "REVISION")
@@ -95,9 +99,21 @@ def config_row(row: Mapping[str, object]) -> list[str]:
 
 
 def version_row(row: Mapping[str, object]) -> list[str]:
-    """Return the cells of VERSION_COLUMNS."""
-    fields = ("version", "state", "kind", "source_version", "changed_by", "timestamp", "revision")
-    return [text(row, field) for field in fields]
+    """Return the cells of VERSION_COLUMNS. The state of an archived version is ``archived``."""
+    fields = ("kind", "source_version", "changed_by", "timestamp", "revision")
+    state = "archived" if row.get("archived") is True else text(row, "state")
+    names = text(row, "savepoints") if row.get("savepoints") else "-"
+    return [text(row, "version"), state, *(text(row, field) for field in fields), names]
+
+
+def savepoint_row(row: Mapping[str, object]) -> list[str]:
+    """Return the cells of SAVEPOINT_COLUMNS."""
+    return [text(row, field) for field in ("savepoint", "version", "changed_by", "timestamp", "revision")]
+
+
+def archive_row(row: Mapping[str, object]) -> list[str]:
+    """Return the cells of ARCHIVE_COLUMNS."""
+    return [text(row, field) for field in ("name", "environment", "label", "versions", "revision")]
 
 
 def schedule_row(row: Mapping[str, object]) -> list[str]:

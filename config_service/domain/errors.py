@@ -16,6 +16,7 @@
     │   └── TooManyFailuresError authentication failed too often from one address
     ├── AccessDeniedError        a valid token whose scopes do not cover the request
     ├── NotFoundError            no such config, version, draft, schema or token
+    │   └── ArchivedError        the version is there, its document was archived
     ├── PreconditionFailedError  ``If-Match`` / ``If-None-Match`` did not hold; names both versions
     ├── ConflictError            lost every round of compare-and-set against other writers
     ├── DraftOutdatedError       the draft was made on a version that is not the newest; names both
@@ -151,6 +152,12 @@ class NotFoundError(ServiceError):
     """No such config, version, draft, schema or token."""
 
     code = "not_found"
+
+
+class ArchivedError(NotFoundError):
+    """The version is told by the history, but its document was archived and is not kept here any more."""
+
+    code = "archived"
 
 
 class PreconditionFailedError(ServiceError):

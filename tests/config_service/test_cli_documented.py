@@ -51,6 +51,7 @@ def options() -> set[str]:
 def test_the_commands_are_these() -> None:
     """The list of commands is a decision, not an accident of imports."""
     assert commands() == [
+        "archive",
         "audit head",
         "audit list",
         "audit verify",
@@ -78,6 +79,9 @@ def test_the_commands_are_these() -> None:
         "publish",
         "restore",
         "rollback",
+        "savepoint list",
+        "savepoint remove",
+        "savepoint set",
         "schedule cancel",
         "schedule list",
         "schema history",

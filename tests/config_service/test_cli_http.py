@@ -248,10 +248,12 @@ def test_list_and_history_print_tab_separated_lines_into_a_pipe(service: Script)
         "orders\tprod\tmain\t3\trunning\t1\t2026-01-02T03:04:05+00:00",
         "orders\tprod\tmain\t3\tdeleted\t1\t2026-01-02T03:04:05+00:00",
     ]
-    service.answer({"versions": [ROW | {"kind": "rolled_back", "source_version": 1, "state": "running"}]})
+    service.answer(
+        {"versions": [ROW | {"kind": "rolled_back", "source_version": 1, "state": "running", "savepoints": ["a", "b"]}]}
+    )
     assert run(service, "history", "orders").stdout.splitlines() == [
-        "VERSION\tSTATE\tKIND\tFROM\tCHANGED BY\tAT\tREVISION",
-        "3\trunning\trolled_back\t1\t1\t2026-01-02T03:04:05+00:00\t17",
+        "VERSION\tSTATE\tKIND\tFROM\tCHANGED BY\tAT\tREVISION\tSAVEPOINTS",
+        "3\trunning\trolled_back\t1\t1\t2026-01-02T03:04:05+00:00\t17\ta b",
     ]
     assert service.requests[-1].path == "/api/v1/manage/configs/orders/history"
 
@@ -367,6 +369,97 @@ def test_whatever_publishes_takes_a_moment_to_come(service: Script, args: tuple[
     assert result.stdout == f"orders (prod, main): version 3, revision 17, runs from {later}\n"
     sent = service.request
     assert (sent.query.get("valid_from") if where == "query" else [json.loads(sent.body)["valid_from"]]) == [later]
+
+
+@pytest.mark.parametrize(
+    ("args", "method", "path", "body"),
+    [
+        (("savepoint", "set", "orders", "v-1"), "PUT", "savepoints/v-1", {"version": None, "move": False}),
+        (
+            ("savepoint", "set", "orders", "v-1", "--version", "2", "--move"),
+            "PUT",
+            "savepoints/v-1",
+            {"version": 2, "move": True},
+        ),
+        (("savepoint", "list", "orders"), "GET", "savepoints", None),
+        (("savepoint", "remove", "orders", "v-1", "--yes"), "DELETE", "savepoints/v-1", None),
+        (("rollback", "orders", "v-1"), "POST", "rollback", {"version": "v-1"}),
+        (("draft", "revert", "orders", "--version", "v-1"), "POST", "draft/revert", {"version": "v-1"}),
+    ],
+)
+def test_savepoints_are_sent_as_names_of_versions(
+    service: Script, args: tuple[str, ...], method: str, path: str, body: object
+) -> None:
+    """One request each; what cannot be a name is refused unsent."""
+    service.answer(ROW | {"savepoint": "v-1", "changed": True, "savepoints": [], "base": 1})
+    result = run(service, *args)
+    assert (result.exit_code, result.stderr) == (0, "")
+    sent = service.request
+    assert (sent.method, sent.path) == (method, f"/api/v1/manage/configs/orders/{path}")
+    assert (json.loads(sent.body) if sent.body else None) == body
+    for bad in ("0", "-1", "1x", "running", "a/b", ""):
+        assert run(service, "rollback", "orders", "--", bad).exit_code == 2, bad
+    assert run(service, "savepoint", "set", "orders", "1x").exit_code == 6
+    assert len(service.requests) == 1
+
+
+OLD = [ROW | {"version": number, "document": '{"a": 1}'} for number in (1, 2)]
+GONE = {"name": "orders", "environment": "prod", "label": "main", "versions": [1, 2]}
+
+
+def test_an_archive_writes_the_documents_down_before_they_go(service: Script, tmp_path: Path) -> None:
+    """Appended to a file for its owner alone; then exactly these versions are archived, with the same cut-off."""
+    service.answer({"candidates": OLD, "after": None, "archived": [GONE | {"revision": 20}]})
+    file = tmp_path / "old.jsonl"
+    for _ in range(2):
+        result = run(service, "archive", "--before", "2026-01-01", "--name", "o*", "--to", str(file), "--yes")
+        assert result.stdout.splitlines() == [
+            "NAME\tENVIRONMENT\tLABEL\tVERSIONS\tREVISION",
+            "orders\tprod\tmain\t1 2\t20",
+            "2 documents were archived",
+        ]
+    asked, archived, *_ = service.requests
+    assert json.loads(asked.body) == {
+        "before": "2026-01-01T00:00:00Z",
+        "name": "o*",
+        "after": None,
+        "limit": 100,
+        "documents": True,
+    }
+    assert (archived.method, archived.path) == ("POST", "/api/v1/manage/archive")
+    assert json.loads(archived.body) == {"before": "2026-01-01T00:00:00Z", "configs": [GONE]}
+    assert [json.loads(line) for line in file.read_text().splitlines()] == OLD * 2
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_archive_that_cannot_be_written_down_archives_nothing(service: Script, tmp_path: Path) -> None:
+    """Nothing is asked to go; without a terminal it is not asked for confirmation, and refuses."""
+    service.answer({"candidates": OLD, "after": None, "archived": []})
+    result = run(service, "archive", "--before", "2026-01-01", "--to", str(tmp_path), "--yes")
+    assert (result.exit_code, len(service.requests)) == (2, 1)
+    assert run(service, "archive", "--before", "2026-01-01").exit_code == 2
+    assert len(service.requests) == 1
+
+
+def test_a_dry_run_of_an_archive_changes_nothing(service: Script, tmp_path: Path) -> None:
+    """It asks what would go and no more; no file is written."""
+    service.answer({"candidates": OLD, "after": None})
+    file = tmp_path / "old.jsonl"
+    args = ("archive", "--before", "2026-01-01T12:00:00+02:00", "--to", str(file), "--dry-run")
+    assert run(service, *args).stdout.splitlines()[-1] == "2 documents would be archived"
+    assert json.loads(run(service, *args, "--json").stdout) == {"archived": [GONE], "dry_run": True}
+    assert {request.path for request in service.requests} == {"/api/v1/manage/archive/candidates"}
+    assert json.loads(service.requests[0].body)["before"] == "2026-01-01T12:00:00+02:00"
+    assert not file.exists()
+
+
+def test_a_document_is_shown_by_its_savepoint(service: Script) -> None:
+    """The name is looked up first, because services are asked by number; an unknown one exits with 4."""
+    service.answer({"savepoints": [ROW | {"savepoint": "v-1", "version": 7}]})
+    assert run(service, "show", "orders", "--format", "json", "--version", "v-1").exit_code == 0
+    assert [request.path.rsplit("/", 1)[1] for request in service.requests] == ["savepoints", "formatted"]
+    assert service.requests[1].query["version"] == ["7"]
+    assert run(service, "show", "orders", "--format", "json", "--version", "other").exit_code == 4
 
 
 def test_schedules_are_listed_and_cancelled(service: Script) -> None:
@@ -755,8 +848,8 @@ def test_a_real_terminal_gets_an_aligned_table(service: Script) -> None:
     """On a terminal the columns line up, without tabs."""
     service.answer({"versions": [ROW | {"kind": "published"}]})
     assert [line.rstrip() for line in on_terminal(service, "history", "orders").splitlines()] == [
-        "VERSION  STATE  KIND       FROM  CHANGED BY  AT                         REVISION",
-        "3        -      published  -     1           2026-01-02T03:04:05+00:00  17",
+        "VERSION  STATE  KIND       FROM  CHANGED BY  AT                         REVISION  SAVEPOINTS",
+        "3        -      published  -     1           2026-01-02T03:04:05+00:00  17        -",
     ]
 
 

@@ -41,6 +41,11 @@ ALLOWED: dict[tuple[str, str], set[str] | None] = {
     ("POST", f"{MANAGE}/drafts/publish"): {"write"},
     ("DELETE", f"{MANAGE}/configs/{{name}}/draft"): {"write"},
     ("GET", f"{MANAGE}/configs/{{name}}/diff"): {"write"},
+    ("GET", f"{MANAGE}/configs/{{name}}/savepoints"): {"write"},
+    ("PUT", f"{MANAGE}/configs/{{name}}/savepoints/{{savepoint}}"): {"write"},
+    ("DELETE", f"{MANAGE}/configs/{{name}}/savepoints/{{savepoint}}"): {"write"},
+    ("POST", f"{MANAGE}/archive/candidates"): {"admin"},
+    ("POST", f"{MANAGE}/archive"): {"admin"},
     ("GET", f"{MANAGE}/schedules"): ANY_TOKEN,
     ("GET", f"{MANAGE}/configs/{{name}}/schedule"): {"write"},
     ("DELETE", f"{MANAGE}/configs/{{name}}/schedule"): {"write"},
@@ -82,6 +87,9 @@ BODY = {
     ("POST", f"{MANAGE}/configs/{{name}}/rollback"): b'{"version": 1}',
     ("PUT", f"{MANAGE}/configs/{{name}}/draft"): b'{"a": 2}',
     ("PATCH", f"{MANAGE}/configs/{{name}}/draft"): b'{"a": 3}',
+    ("POST", f"{MANAGE}/archive/candidates"): b'{"before": "2026-01-01T00:00:00Z"}',
+    ("POST", f"{MANAGE}/archive"): b'{"before": "2026-01-01T00:00:00Z", "configs": '
+    b'[{"name": "orders", "environment": "default", "label": "main", "versions": [1]}]}',
     ("POST", f"{MANAGE}/drafts/publish"): b'{"drafts": [{"name": "orders"}]}',
     ("PUT", f"{MANAGE}/configs/{{name}}/schema"): b'{"required": ["a"]}',
     ("POST", f"{MANAGE}/tokens"): b'{"name": "x"}',
@@ -110,6 +118,7 @@ def test_the_table_has_every_route() -> None:
 async def tokens(service: Any) -> dict[str, Any]:
     """One token per right, one with every right elsewhere, and those that are no good any more."""
     await service.publish("orders", b'{"a": 0}')
+    await service.operations.savepoints.set(service.admin.token, ConfigKey("orders"), "first")
     later = service.clock.now + timedelta(10)
     await service.operations.publish(service.admin.token, ConfigKey("orders"), b'{"a": 5}', valid_from=later)
     await service.operations.drafts.replace(service.admin.token, ConfigKey("orders"), b'{"a": 1}')
@@ -126,7 +135,7 @@ async def tokens(service: Any) -> dict[str, Any]:
 
 def url_of(path: str, tokens: dict[str, Any]) -> bytes:
     """Return a path that means the one config there is, or a token."""
-    return path.format(name="orders", token_id=tokens["elsewhere"].token.id).encode()
+    return path.format(name="orders", savepoint="first", token_id=tokens["elsewhere"].token.id).encode()
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(ALLOWED))

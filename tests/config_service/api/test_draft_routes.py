@@ -177,10 +177,11 @@ async def test_the_difference_of_any_two(service: Any, http: Any) -> None:
         assert response.json()["differences"] == expected, (old, new)
         assert response.headers["cache-control"] == "no-store"
     assert (await http.get(f"{CONFIG}/diff")).json()["differences"] == cases["running", "staged"]
-    for side in ("0", "prod", "running@", "running@../x", CANARY):
+    for side in ("0", "1x", "running@", "running@../x", f"{CANARY}/"):
         response = await http.get(f"{CONFIG}/diff", params={"to": side})
         refusal(response, 400, "invalid_request")
         assert side == "0" or side not in response.json()["error"]["message"].split()
+    assert CANARY not in refusal(await http.get(f"{CONFIG}/diff", params={"to": CANARY}), 404, "not_found")["message"]
     refusal(await http.get(f"{CONFIG}/diff", params={"to": "9"}), 404, "not_found")
 
 
