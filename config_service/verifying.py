@@ -363,7 +363,8 @@ class Verification:
         for number in entry.archived or ():
             if self._seen.gone.pop((key, number), None) != entry.revision:
                 self._find(
-                    entry.revision, f"{key} version {number} was archived by the log, and is still there: altered"
+                    entry.revision,
+                    f"{key} version {number} was archived by the log, and is not so in the store: altered",
                 )
 
     def _follow_savepoint(self, entry: LogEntry, key: ConfigKey) -> None:

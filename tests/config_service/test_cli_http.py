@@ -252,7 +252,7 @@ def test_list_and_history_print_tab_separated_lines_into_a_pipe(service: Script)
         {"versions": [ROW | {"kind": "rolled_back", "source_version": 1, "state": "running", "savepoints": ["a", "b"]}]}
     )
     assert run(service, "history", "orders").stdout.splitlines() == [
-        "VERSION\tSTATE\tKIND\tFROM\tCHANGED BY\tAT\tREVISION\tSAVEPOINTS",
+        "VERSION\tSTATE\tKIND\tFROM\tBY\tAT\tREVISION\tNAMES",
         "3\trunning\trolled_back\t1\t1\t2026-01-02T03:04:05+00:00\t17\ta b",
     ]
     assert service.requests[-1].path == "/api/v1/manage/configs/orders/history"
@@ -821,13 +821,13 @@ def test_a_request_to_this_machine_never_goes_through_a_proxy(url: str, trusts: 
         assert api._http.trust_env is trusts
 
 
-def on_terminal(service: Script, *args: str, columns: int = 80) -> str:
-    """Return what a command writes to a real terminal of so many columns without colours."""
+def on_terminal(service: Script, *args: str) -> str:
+    """Return what a command writes to a real terminal of 80 columns without colours."""
     controller, terminal = os.openpty()
     variables = {"CONFIG_SERVER_URL": service.url, "CONFIG_SERVER_TOKEN": TOKEN}
     child = subprocess.Popen(
         [sys.executable, "-m", "config_service", *args],
-        env=os.environ | variables | {"PYTHONPATH": str(ROOT), "TERM": "dumb", "COLUMNS": str(columns)},
+        env=os.environ | variables | {"PYTHONPATH": str(ROOT), "TERM": "dumb", "COLUMNS": "80"},
         stdin=subprocess.DEVNULL,
         stdout=terminal,
     )
@@ -847,9 +847,9 @@ def on_terminal(service: Script, *args: str, columns: int = 80) -> str:
 def test_a_real_terminal_gets_an_aligned_table(service: Script) -> None:
     """On a terminal the columns line up, without tabs."""
     service.answer({"versions": [ROW | {"kind": "published"}]})
-    assert [line.rstrip() for line in on_terminal(service, "history", "orders", columns=100).splitlines()] == [
-        "VERSION  STATE  KIND       FROM  CHANGED BY  AT                         REVISION  SAVEPOINTS",
-        "3        -      published  -     1           2026-01-02T03:04:05+00:00  17        -",
+    assert [line.rstrip() for line in on_terminal(service, "history", "orders").splitlines()] == [
+        "VERSION  STATE  KIND       FROM  BY  AT                         REVISION  NAMES",
+        "3        -      published  -     1   2026-01-02T03:04:05+00:00  17        -",
     ]
 
 

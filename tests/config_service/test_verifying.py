@@ -16,7 +16,7 @@ from vaults import NOON
 
 from config_client.protocol import format_timestamp
 from config_service import origin
-from config_service.app import Application, create_app
+from config_service.app import Application, create_app, utc_now
 from config_service.audit_operations import Wanted
 from config_service.domain.errors import InvalidRequestError, StoreError
 from config_service.domain.keys import ConfigKey
@@ -604,3 +604,36 @@ def test_what_is_done_to_the_old_part_of_a_log_is_found(path: Path, statement: s
     run(path, verify)
     alter(path, statement)
     assert not verify_offline(path).sound
+
+
+async def name_and_archive(app: Application) -> None:
+    """Name one version and archive another; 17 revisions."""
+    (admin, *_) = app.operations.tokens.list((await app.operations.tokens.bootstrap("late")).token)  # 15
+    await app.operations.savepoints.set(admin, ORDERS, "keep", 1)  # 16
+    (gone,) = await app.operations.archive.archive(admin, utc_now(), [(ORDERS, [1, 2, 3, 4])])  # 17
+    assert gone.versions == (2, 3)  # 1 has a name, and 4 runs
+    page = await app.operations.archive.candidates(admin, utc_now())
+    assert [one.info.version for one in page.candidates if one.info.key == ORDERS] == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "revision", "what"),
+    [
+        ("UPDATE history SET revision = revision", None, None),
+        ("UPDATE versions SET archived = NULL WHERE archived IS NOT NULL", 4, "not what was committed"),
+        ("UPDATE versions SET archived = 12 WHERE archived IS NOT NULL", 17, "not so in the store"),
+        ("UPDATE versions SET document = NULL, archived = 17 WHERE revision = 3", 17, "by no entry of the log"),
+        ("UPDATE log SET about = '2' WHERE revision = 17", 17, "does not follow"),
+        ("UPDATE savepoints SET version = 4", None, "savepoints of orders"),
+        ("DELETE FROM savepoints", None, "savepoints of orders"),
+    ],
+)
+def test_names_and_archives_are_verified(path: Path, statement: str, revision: int | None, what: str | None) -> None:
+    """An archive is no damage; what is missing without one, a name that was moved behind the log's back, is found."""
+    run(path, name_and_archive)
+    alter(path, statement)
+    report = verify_offline(path)
+    if what is None:
+        assert report.findings == ()
+    else:
+        assert any(one.revision == revision and what in one.what for one in report.findings), report.findings
