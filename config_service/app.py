@@ -175,6 +175,7 @@ class Application:
             running=running,
             payloads=payloads,
             tokens=registry,
+            log_age=lambda: 0.0 if self._follower is None else self._follower.behind,
             reasons=self.readiness.reasons,
             clock=clock,
         )

@@ -113,8 +113,8 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One JSON object for a record, on one line, in ASCII.
 
-    ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``event`` and ``message``; within a request also ``request_id`` and
-    ``address``; then the fields of the event.
+    ``time`` (RFC 3339, UTC), ``level``, ``pid``, ``logger``, ``event`` and ``message``; within a request also
+    ``request_id`` and ``address``; then the fields of the event.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -124,6 +124,7 @@ class JsonFormatter(logging.Formatter):
         told: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="microseconds"),
             "level": record.levelname.lower(),
+            "pid": record.process,
             "logger": record.name,
             "event": getattr(record, _EVENT, "message"),
             "message": _message(record),

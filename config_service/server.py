@@ -225,8 +225,10 @@ def run(
                 return
             worker = became
             tell = worker.ready
-        server = build_server(settings, create_app(settings), prepare=prepare, announce=tell)
+        application = create_app(settings)
+        server = build_server(settings, application, prepare=prepare, announce=tell)
         if worker is not None:
+            application.metrics.worker = worker.number
             worker.when_orphaned(server.stop)
         server.run(sockets=[listener])
     if server.failure is not None:

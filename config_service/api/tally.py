@@ -30,7 +30,13 @@ class RequestTally:
 
     def __call__(self, exchange: Exchange) -> None:
         """Count ``exchange``, which is complete."""
-        self.seconds.add((exchange.method, exchange.route or UNMATCHED, exchange.status), exchange.seconds)
+        # Every request comes by here.
+        key = (exchange.method, exchange.route or UNMATCHED, exchange.status)
+        held = self.seconds.by_key.get(key)
+        if held is None:
+            self.seconds.add(key, exchange.seconds)
+        else:
+            held.add(exchange.seconds)
         if exchange.code:
             self.errors[exchange.code] += 1
 

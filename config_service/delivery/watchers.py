@@ -18,7 +18,7 @@ from .hub import Hub
 from .running import Running
 from .subscription import Beat, NamedInterest, Subscription, Told
 
-MAX_ROWS: Final = 10_000
+MAX_ROWS: Final = 5_000
 """Configs, and streams, that are told of at a time: telling takes time in which nothing else is answered."""
 
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from itertools import chain
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -65,6 +66,7 @@ class Metrics(Collector):
         running: Running,
         payloads: Payloads,
         tokens: TokenRegistry,
+        log_age: Callable[[], float],
         reasons: Callable[[], Mapping[str, str]],
         clock: Callable[[], datetime],
     ) -> None:
@@ -76,12 +78,15 @@ class Metrics(Collector):
         self._running = running
         self._payloads = payloads
         self._tokens = tokens
+        self._log_age = log_age
         self._reasons = reasons
         self._clock = clock
         self._began = time.time()
+        self.worker: int | None = None
+        """Which of several processes on one address this is: a scrape reaches one, so they are told apart."""
+        self._process = ProcessCollector(registry=None)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
-        ProcessCollector(registry=self._registry)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics in the format that the header ``Accept`` prefers, and its content type."""
@@ -94,11 +99,15 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
-        yield from self._of_requests()
-        yield from self._of_streams()
-        yield from self._of_changes()
-        yield from self._of_the_store()
-        yield from self._of_the_process()
+        for metric in chain(
+            self._of_requests(),
+            self._of_streams(),
+            self._of_changes(),
+            self._of_the_store(),
+            self._of_the_process(),
+            self._process.collect(),
+        ):
+            yield metric if self.worker is None else _labelled(metric, {"worker": str(self.worker)})
 
     def _of_requests(self) -> Iterator[Metric]:
         labels = ["method", "route", "status"]
@@ -153,6 +162,7 @@ class Metrics(Collector):
         yield _gauge("revision", "Newest revision that is served.", here.revision)
         began = int(here.epoch[:12], 16) / 1000 if here.epoch else 0.0
         yield _gauge("epoch_start_timestamp_seconds", "When this history began, in seconds since 1970.", began)
+        yield _gauge("log_age_seconds", "Seconds since the log held nothing that is not served.", self._log_age())
         yield _gauge("feed_waiting_changes", "Changes that wait for one before them.", self._feed.waiting)
         yield _gauge("configs", "Configs that are served.", self._running.count())
         now = self._clock()
@@ -203,6 +213,11 @@ def _by_route(seconds: Distributions[tuple[str, str, int]]) -> dict[tuple[str, s
         held = merged.get((method, route))
         merged[method, route] = one if held is None else held + one
     return merged
+
+
+def _labelled(metric: Metric, labels: Mapping[str, str]) -> Metric:
+    metric.samples = [sample._replace(labels={**sample.labels, **labels}) for sample in metric.samples]
+    return metric
 
 
 def _told_names(metric: Metric) -> Iterator[str]:

@@ -13,7 +13,9 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from config_service.cli import trust
+from config_service.api.errors import STATUS
 from config_service.cli.program import program
+from config_service.domain.errors import ServiceError, ThrottledError
 from config_service.settings import Settings, variable
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +118,14 @@ def test_every_setting_is_documented_with_its_default(field: str) -> None:
     info = Settings.model_fields[field]
     default = "none, required" if info.is_required() else f"`{info.default}`" if str(info.default) else "none"
     assert f"| `{variable(field)}` | {default} |" in OPERATIONS.read_text()
+
+
+def test_every_error_has_a_remedy() -> None:
+    """docs/OPERATIONS.md says for every code what to do about it, and for none that does not exist."""
+    section = OPERATIONS.read_text().split("\n## Troubleshooting\n")[1].split("\nAnd without a code:\n")[0]
+    rows = re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \|", section, re.MULTILINE)
+    told = {code for row in rows for code in re.findall(r"`([a-z_]+)`", row)}
+    assert told == {kind.code for kind in STATUS if kind not in {ServiceError, ThrottledError}} | {"internal"}
 
 
 def test_no_documented_setting_is_unknown() -> None:

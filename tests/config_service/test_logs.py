@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -56,6 +57,7 @@ def test_a_line_of_json_says_when_who_what_and_within_which_request() -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", told.pop("time"))
     assert told == {
         "level": "warning",
+        "pid": os.getpid(),
         "logger": "some.library",
         "event": "message",
         "message": "it happened\\n",

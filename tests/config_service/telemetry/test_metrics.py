@@ -205,6 +205,15 @@ async def test_every_metric_is_documented(settings: Any, store: Any) -> None:
     assert "process_resident_memory_bytes" in names
 
 
+async def test_workers_on_one_address_are_told_apart(service: Any) -> None:
+    """A scrape reaches any of them: without a label their counters would jump back and forth."""
+    service.app.metrics.worker = 2
+    text = (await service.client(service.admin).get("/metrics")).text
+    samples = [line for line in text.splitlines() if not line.startswith("#")]
+    assert len(samples) > 50
+    assert all('worker="2"' in line for line in samples)
+
+
 async def test_build_and_process_are_told(service: Any) -> None:
     """Which version runs, on which Python, and what it costs."""
     told = await scrape(service)
