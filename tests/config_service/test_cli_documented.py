@@ -12,8 +12,8 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from config_service.cli import trust
 from config_service.api.errors import STATUS
+from config_service.cli import trust
 from config_service.cli.program import program
 from config_service.domain.errors import ServiceError, ThrottledError
 from config_service.settings import Settings, variable
