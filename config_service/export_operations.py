@@ -84,8 +84,8 @@ class ExportOperations:
         """Yield what there is of ``key`` at ``revision``: versions, schemas, draft."""
         place = (key.name, key.environment, key.label)
         for told in await self._store.versions(key):
-            # A version for later is not part of what is said until it runs.
-            wanted = told.served and told.revision <= revision
+            # A version for later says nothing until it runs, and an archived one nothing any more.
+            wanted = told.served and told.archived is None and told.revision <= revision
             version = await self._store.version(key, told.version) if wanted else None
             if version is not None:
                 sealed = version.document

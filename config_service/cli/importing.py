@@ -41,11 +41,12 @@ T = TypeVar("T", VersionItem, SchemaItem)
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A version or schema here: its number, whether it is a tombstone or a removal, and whether it ever ran."""
+    """A version or schema here: whether it is a tombstone or a removal, whether it ever ran, and is not archived."""
 
     number: int
     gone: bool
     ran: bool = True
+    kept: bool = True
 
 
 @dataclass
@@ -226,19 +227,26 @@ class _Sequence(ABC, Generic[T]):
         self._place = place
         rows = self._rows()
         self._next = rows[-1].number + 1 if rows else 1
-        # What comes before the first one that says something (the others were archived) makes no difference, and
-        # neither does what never ran.
-        self._here = list(dropwhile(lambda row: row.gone, (row for row in rows if row.ran)))
+        self._archived = max((row.number for row in rows if not row.kept), default=0)
+        # What never ran or was archived makes no difference, nor does a deletion of what was.
+        self._here = list(dropwhile(lambda row: row.gone, (row for row in rows if row.ran and row.kept)))
         self._numbers: list[int] = []
         self._newest: T | None = None
-        self.differs = False
+        self._differs = False
+
+    @property
+    def differs(self) -> bool:
+        """Whether the service has something else than what came of the file so far."""
+        return self._differs or (self._newest is not None and bool(self._here) and not self._numbers)
 
     def take(self, item: T) -> None:
         """Add ``item`` where the service has no more than came before it; else see whether it is the same."""
         if not self._numbers and self._text_of(item) is None:
             return  # see above
         self._newest = item
-        if self.differs:
+        if self._differs:
+            return
+        if not self._numbers and not self._begins_at(item):
             return
         same = len(self._numbers)
         if same == len(self._here):
@@ -246,9 +254,20 @@ class _Sequence(ABC, Generic[T]):
         elif self._text_here(same) == self._text_of(item):
             self._place.outcome.counts[self._unchanged] += 1
         else:
-            self.differs = True
+            self._differs = True
             return
         self._numbers.append(self._number_of(item))
+
+    def _begins_at(self, item: T) -> bool:
+        """Find where the two begin alike if one was archived further than the other; False: behind ``item``."""
+        number = self._number_of(item)
+        if self._here and number <= self._archived:
+            return False
+        for index, row in enumerate(self._here[1:], start=1):
+            if row.number == number and self._text_here(0) != self._text_of(item) == self._text_here(index):
+                del self._here[:index]
+                break
+        return True
 
     def replace(self) -> None:
         """Add the newest of the file, unless it is what the service has already."""
@@ -262,7 +281,7 @@ class _Sequence(ABC, Generic[T]):
         0 when there is none before it; None when that cannot be told, since the two differ.
         """
         index = bisect_right(self._numbers, number)
-        if self.differs:
+        if self._differs:
             return None
         return self._here[index - 1].number if index else 0
 
@@ -349,4 +368,5 @@ def _row(row: Mapping[str, object], number: str, gone: str) -> _Row:
         raise CommandError(
             f"the answer has no number {number!r}; is it the service that answers?", ExitCode.UNAVAILABLE
         )
-    return _Row(value, row.get(gone) is True, row.get("state") not in _NEVER_RAN)
+    archived = row.get("archived")
+    return _Row(value, row.get(gone) is True, row.get("state") not in _NEVER_RAN, archived is None or archived is False)

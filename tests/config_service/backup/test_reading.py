@@ -50,7 +50,7 @@ async def write_on(store: SqlStore, rng: random.Random, ended: asyncio.Event) ->
         await asyncio.sleep(rng.random() / 500)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))])
 async def test_what_is_read_while_others_write_is_whole_at_one_revision(tmp_path: Path, seed: int) -> None:
     """Restored, it keeps every law of a store at rest, and its log is the beginning of the log of the first one."""
     first, second = SqlStore(f"sqlite:///{tmp_path}/first.db"), SqlStore(f"sqlite:///{tmp_path}/second.db")
