@@ -24,7 +24,7 @@ class Right(str, Enum):
     WRITE = "write"
     """Publish, roll back, delete, and see the history."""
     ADMIN = "admin"
-    """Manage tokens, backups and the keys of the store, and read the log; all of it, whatever the globs of its scope."""
+    """Manage tokens, backups and the keys of the store, and read the log; all, whatever the globs of its scope."""
 
 
 @dataclass(frozen=True, slots=True)
