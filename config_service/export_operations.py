@@ -87,7 +87,7 @@ class ExportOperations:
             # A version for later says nothing until it runs, and an archived one nothing any more.
             wanted = told.served and told.archived is None and told.revision <= revision
             version = await self._store.version(key, told.version) if wanted else None
-            if version is not None:
+            if version is not None and version.archived is None:
                 sealed = version.document
                 content = None if sealed is None else self._vault.open_document(sealed, key, version.version)
                 at = format_timestamp(version.timestamp)

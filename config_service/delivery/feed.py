@@ -243,7 +243,13 @@ class Feed:
 
     def _apply(self, change: Change) -> None:
         entry = change.entry
-        if entry.kind is ChangeKind.SCHEDULED and change.version is not None:
+        if change.version is not None and change.version.archived is not None:
+            # Read from the log, by a process that was behind: what ran after it comes next, and only that is served.
+            if entry.kind in SERVING_KINDS:
+                frame = change_frame(entry, change.version.key, change.version.version, self._position.epoch)
+                self._hub.publish(ChangeFrame(change.version.key, entry.revision, frame))
+                return
+        elif entry.kind is ChangeKind.SCHEDULED and change.version is not None:
             # Nobody is told before its moment.
             self._running.schedule(self._open(change.version))
         elif change.version is not None:

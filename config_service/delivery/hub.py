@@ -132,9 +132,13 @@ class Hub:
         return stream
 
     def publish(self, change: ChangeFrame, document: Document | None = None, before: Document | None = None) -> None:
-        """Tell ``change``, which made ``document`` from ``before``, to all who are interested; keep it for replays."""
+        """Tell ``change``, which made ``document`` from ``before``, to all who are interested; keep it for replays.
+
+        Without ``document`` (it was archived since) only those are told who hear events without payloads.
+        """
         self._history.append(change)
-        listening = (*self._listening.get(change.key.name, ()), *self._listening.get(change.key, ()))
+        with_payload = self._listening.get(change.key, ()) if document is not None else ()
+        listening = (*self._listening.get(change.key.name, ()), *with_payload)
         told = _present(audience for audience in listening if audience.interest.covers(change.key))
         if told:
             job = _tell(told, change, (before, document), self.tally)

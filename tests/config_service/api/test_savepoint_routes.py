@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from config_client.protocol import format_timestamp
+from config_client.protocol import Held, format_timestamp
+from config_service.app import create_app
+from config_service.delivery.subscription import QueuedReader
 from config_service.domain.keys import ConfigKey
 
 pytestmark = pytest.mark.anyio
@@ -180,8 +182,6 @@ async def test_candidates_come_in_pages_with_their_documents(service: Any, http:
 @pytest.mark.usefixtures("three")
 async def test_another_process_follows_names_and_archives(service: Any, settings: Any) -> None:
     """It reads on in the log, and says the same of what went."""
-    from config_service.app import create_app
-
     other = create_app(settings, service.store, service.clock)
     await other.start()
     try:
@@ -207,3 +207,32 @@ async def test_a_start_replays_history_over_what_is_archived(service: Any, start
     stream = again.operations.streams.subscribe(again.admin.token, "orders", last_event_id=seen)
     assert (await stream.next()).decode().count("event: config_changed") == 3
     assert again.operations.newest(again.admin.token, ConfigKey("orders")).content == b'{"a": 3}'
+
+
+async def test_a_process_that_was_behind_never_serves_what_went(service: Any, settings: Any) -> None:
+    """Base streams hear every event; state-first streams go on and hear of what runs; nothing is taken for deleted."""
+    key, admin = ConfigKey("orders"), service.admin.token
+    await service.publish("orders", b'{"a": 0}')
+    other = create_app(settings, service.store, service.clock)
+    await other.start()
+    try:
+        base = other.operations.streams.subscribe(admin, "orders")
+        watch = await other.operations.streams.watch(admin, [Held("orders")], None, QueuedReader)
+        await watch.stream.next()
+        await service.operations.publish(admin, key, b'{"a": 1}', valid_from=service.clock.now + timedelta(1))
+        for number in (2, 3):
+            await service.publish("orders", b'{"a": %d}' % number)
+        service.clock.advance(1)
+        (gone,) = await service.operations.archive.archive(admin, service.clock.now, [(key, [1, 2, 3])])
+        assert gone.versions == (1, 2, 3)
+        await other.operations._feed.catch_up()
+        assert other.operations.newest(admin, key).content == b'{"a": 3}'
+        assert other.operations.schedules.list(admin) == []
+        heard = (await base.next()).decode()
+        assert [f'"version":{number},' in heard for number in (2, 3, 4)] == [False, True, True]
+        assert '"deleted"' not in heard
+        told = (await watch.stream.next()).decode()
+        assert told.count("event: config_changed") == 1
+        assert '"state":"running","version":4' in told
+    finally:
+        await other.stop()
