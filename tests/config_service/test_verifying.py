@@ -31,13 +31,9 @@ from config_service.verifying import Anchor, Report, Verification
 MASTER_KEY = "5a" * 32
 ORDERS, PAYMENTS = ConfigKey("orders"), ConfigKey("payments", "prod", "next/1")
 CANARY = "canary-7c1e"
-_COPY = (
-    "INSERT INTO log SELECT 5, kind, changed_by, timestamp, name, environment, label, version, token_id, audit, link "
-    "FROM log WHERE revision = 6"
-)
-_BEHIND = (
-    "INSERT INTO log VALUES (15, 'published', 1, '2026-01-01T00:00:00+00:00', NULL, NULL, NULL, NULL, NULL, NULL, NULL)"
-)
+_FIELDS = "kind, changed_by, timestamp, name, environment, label, version, token_id, audit, link"
+_COPY = f"INSERT INTO log (revision, {_FIELDS}) SELECT 5, {_FIELDS} FROM log WHERE revision = 6"
+_BEHIND = "INSERT INTO log (revision, kind, changed_by, timestamp) VALUES (15, 'published', 1, '2026-01-01T00:00:00Z')"
 _TOKEN = (
     "INSERT INTO tokens (id, name, secret_hash, keys, default_environment, scopes, created_by, created_at, expires_at, "
     "revoked_at) SELECT 9, name, zeroblob(32), keys, default_environment, scopes, created_by, created_at, "
@@ -469,6 +465,46 @@ def test_entries_are_filtered_and_paged(path: Path) -> None:
         assert await revisions(Wanted(since=since + timedelta(days=1))) == []
 
     run(path, scenario)
+
+
+# Verifications that overlook something
+
+
+@pytest.mark.parametrize(
+    ("overlooked", "statement"),
+    [
+        ("_find_missing", "DELETE FROM log WHERE revision = 2"),
+        ("_check_linked", "UPDATE log SET changed_by = 2 WHERE revision = 12"),
+        ("_follow_made", "UPDATE versions SET source_version = 2 WHERE revision = 9"),
+        ("_follow_made", "DELETE FROM versions WHERE revision = 4"),
+        ("_follow_made", "UPDATE schemas SET schema = NULL WHERE revision = 6"),
+        ("_check_token", "UPDATE tokens SET scopes = '[\"*@*:admin\"]' WHERE id = 2"),
+        ("_check_token", "UPDATE tokens SET revoked_at = NULL WHERE id = 3"),
+        ("_check_tokens", _TOKEN),
+        ("_check_extra_versions", _VERSION.format(version=5, revision=99)),
+        ("_check_extra_schemas", "INSERT INTO schemas VALUES ('new', 'default', 'main', 1, 77, 1, '2026-01-01', NULL)"),
+        ("_check_end", _BEHIND),
+        ("_check_end", "UPDATE history SET epoch = '0123456789ab0123456789ab'"),
+        ("_check_marks", "UPDATE versions SET cancelled = 5 WHERE revision = 4"),
+        ("_check_drafts", "UPDATE drafts SET document = x'00'"),
+    ],
+)
+def test_every_check_is_needed(path: Path, overlooked: str, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verification without it takes for sound what it would have found: the cases above would notice its absence."""
+    alter(path, statement)
+    assert not verify_offline(path).sound
+
+    async def nothing_async(*_: object, **__: object) -> None:
+        return None
+
+    def nothing(*_: object, **__: object) -> None:
+        return None
+
+    is_async = asyncio.iscoroutinefunction(getattr(Verification, overlooked))
+    monkeypatch.setattr(Verification, overlooked, nothing_async if is_async else nothing)
+    left = {finding.what for finding in verify_offline(path).findings}
+    monkeypatch.undo()
+    assert {finding.what for finding in verify_offline(path).findings} - left
 
 
 # Stores from before the chain
