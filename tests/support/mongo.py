@@ -23,7 +23,7 @@ HOW_TO = (
     "needs a MongoDB-compatible server: `make ferretdb` builds one, or put mongod or ferretdb on PATH, or set "
     f"{VARIABLE} to the URL of a server, without a database, whose user may create databases"
 )
-_START = 60.0
+_START = 30.0
 """Seconds after which a server counts as not starting."""
 
 
@@ -83,21 +83,8 @@ def any_server(directory: Path) -> Iterator[MongoServer]:
 def _child(program: Path, directory: Path) -> Iterator[str]:
     data = directory / "data"
     data.mkdir(parents=True)
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-    with (directory / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [program, *_arguments(program, data, port)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=data,
-            env={"PATH": os.environ.get("PATH", ""), "DO_NOT_TRACK": "1"},
-        )
+    server, url = _start(program, data, directory / "log")
     try:
-        url = f"mongodb://127.0.0.1:{port}"
-        _wait(server, url, directory / "log")
         yield url
     finally:
         server.terminate()
@@ -106,6 +93,30 @@ def _child(program: Path, directory: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def _start(program: Path, data: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Return a server that answers, and its URL."""
+    for _ in range(3):
+        with socket.socket() as reserved:
+            reserved.bind(("127.0.0.1", 0))
+            port = reserved.getsockname()[1]
+        with log.open("wb") as output:
+            server = subprocess.Popen(
+                [program, *_arguments(program, data, port)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=data,
+                env={"PATH": os.environ.get("PATH", ""), "DO_NOT_TRACK": "1"},
+            )
+        url = f"mongodb://127.0.0.1:{port}"
+        if _answers(server, url):
+            return server, url
+        # Somebody else may have taken the port in between.
+        server.kill()
+        server.wait()
+    raise RuntimeError(f"{program} did not start: {log.read_text(errors='replace')[-2_000:]}")
 
 
 def _arguments(program: Path, data: Path, port: int) -> list[str]:
@@ -122,8 +133,8 @@ def _arguments(program: Path, data: Path, port: int) -> list[str]:
     ]
 
 
-def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    """Return once the server answers."""
+def _answers(server: subprocess.Popen[bytes], url: str) -> bool:
+    """Wait until the server answers; False: it does not."""
     from pymongo import MongoClient
     from pymongo.errors import PyMongoError
 
@@ -132,5 +143,5 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
         while time.monotonic() < end and server.poll() is None:
             with contextlib.suppress(PyMongoError):
                 client.admin.command("ping")
-                return
-    raise RuntimeError(f"{server.args!r} did not start: {log.read_text(errors='replace')[-2_000:]}")
+                return True
+    return False
