@@ -203,6 +203,7 @@ def test_commands_come_with_a_certificate_of_their_operator(begin: Callable[...,
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_a_stream_over_tls_is_cut_when_it_does_not_keep_up(begin: Callable[..., Any], world: World) -> None:
     """It has taken its connection over, encryption included; another stream hears everything in order."""
     service = begin(**world.settings, send_buffer=4096, queue_frames=8, heartbeat_interval=60.0)
@@ -298,6 +299,7 @@ def test_a_new_certificate_is_used_without_a_restart(begin: Callable[..., Any], 
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_sighup_makes_the_service_look_at_once(tmp_path: Path, world: World) -> None:
     """As `config-service serve` runs it: it tells its URL with https, and the signal does not end it."""
     certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
