@@ -81,6 +81,8 @@ class JournalStore:
         """
         if self._session is None:
             session = Session(self._journal)
+            # It may be another history than the last time.
+            self._first_keys, self._swept = (), set()
             try:
                 await session.start()
             except BaseException:
@@ -108,7 +110,6 @@ class JournalStore:
 
     async def seal_check(self, candidate: bytes) -> bytes:
         """Return the sealed check value of this store; a store that has none yet keeps ``candidate`` and returns it."""
-
         session = self._opened()
 
         def write() -> bytes:
@@ -128,7 +129,7 @@ class JournalStore:
     async def commit_version(self, change: NewVersion, link: Link | None = None) -> Version:
         """Append a version; a draft that it publishes is gone with the same record.
 
-        Raises VersionConflictError when ``change.base`` is not the newest version of its key; SchemaConflictError or
+        Raises VersionConflictError when ``change.base`` is not the newest version of its key; SchemaConflictError,
         RunningConflictError or DraftConflictError when ``change.schema``, ``change.running`` or ``change.draft`` is
         given and not what there is.
         """
