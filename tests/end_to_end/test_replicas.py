@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from postgres import OwnServer, PostgresServer
+from postgres import OwnServer, PostgresServer, sessions
 
 from config_client import ConfigClient, Options, State
 from config_service.process import Credentials, ServiceProcess
@@ -72,10 +72,7 @@ class Replicas:
     def end_sessions(self) -> int:
         """End every connection of the services, and return how many there were."""
         with psycopg.connect(self.url, autocommit=True) as connection:
-            ended = connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE application_name = 'config-service' AND datname = current_database()"
-            )
+            ended = connection.execute(f"SELECT pg_terminate_backend(pid) {sessions(self.url)}".encode())
             return len(ended.fetchall())
 
 
@@ -231,7 +228,7 @@ def test_without_a_notification_the_poll_is_enough(replicas: Replicas, config: s
     replicas.second.operator().publish(config, {"n": 0})
     subscription = replicas.client(replicas.second).subscribe(config, dict, timeout=PATIENCE)
     with psycopg.connect(replicas.url, autocommit=True) as connection:
-        listening = "FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND application_name = 'config-service'"
+        listening = f"{sessions(replicas.url)} AND query LIKE 'LISTEN%'"
         eventually(lambda: connection.execute(f"SELECT 1 {listening}").rowcount >= 2)
         # The listener opens its connection again after a second: for that long nothing is heard.
         assert connection.execute(f"SELECT pg_terminate_backend(pid) {listening}").rowcount >= 2

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 VARIABLE = "CONFIG_TEST_POSTGRES_URL"
 HOW_TO = (
@@ -57,15 +57,24 @@ class PostgresServer:
         """The URL of the database."""
 
     def schema(self, name: str | None = None) -> str:
-        """Return a store URL that leads to an empty schema; the same name always leads to the same one."""
+        """Return a store URL that leads to an empty schema; the same name always leads to the same one.
+
+        Sessions of that URL bear the name of the schema, by which ``sessions`` knows them.
+        """
         import psycopg
 
         name = name or f"test_{secrets.token_hex(6)}"
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{name}"'.encode())
         parts = urlsplit(self.url)
-        query = "&".join(filter(None, (parts.query, f"options={quote(f'-csearch_path={name}', safe='')}")))
-        return urlunsplit(parts._replace(query=query))
+        own = f"application_name={name}", f"options={quote(f'-csearch_path={name}', safe='')}"
+        return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, *own)))))
+
+
+def sessions(url: str) -> str:
+    """Return the SQL from FROM on that finds the sessions which others have with the store at ``url``."""
+    (name,) = parse_qs(urlsplit(url).query)["application_name"]
+    return f"FROM pg_stat_activity WHERE application_name = '{name}' AND pid <> pg_backend_pid()"
 
 
 class OwnServer(PostgresServer):
@@ -132,8 +141,16 @@ class OwnServer(PostgresServer):
 
     def kill(self) -> None:
         """Kill it, so that it has to recover when it is started again."""
-        os.kill(self.pid, signal.SIGKILL)
+        server = self.pid
+        children = Path(f"/proc/{server}/task/{server}/children")
+        sessions = children.read_text().split() if children.exists() else []
+        os.kill(server, signal.SIGKILL)
         self.stop()
+        # They end when they notice, and answer until then.
+        deadline = time.monotonic() + _START
+        while any(Path(f"/proc/{session}").exists() for session in sessions):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def _answers(self) -> bool:
         import psycopg

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 from cutting import Cut, CuttingProxy, cutting_proxy
-from postgres import OwnServer, PostgresServer
+from postgres import OwnServer, PostgresServer, sessions
 from sqlalchemy import text
 
 from config_service.domain.errors import OutcomeUnknownError, StoreError, StoreLockedError
@@ -40,9 +40,7 @@ def run_on(url: str, scenario: Callable[[SqlStore], Coroutine[object, object, No
 def end_sessions(url: str) -> int:
     """End every session of the service; return how many there were."""
     with psycopg.connect(url, autocommit=True) as connection:
-        ended = connection.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'config-service'"
-        )
+        ended = connection.execute(f"SELECT pg_terminate_backend(pid, 5000) {sessions(url)}".encode())
         return len(ended.fetchall())
 
 
