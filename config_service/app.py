@@ -16,7 +16,7 @@ from typing import Final
 from .activation import Activator
 from .api import health
 from .api.access import log_access
-from .api.answers import Answer, Receive, Scope, Send, send_answer
+from .api.answers import EncodedAnswer, Receive, Scope, Send, send_answer
 from .api.errors import error_answer
 from .api.freshness import refresh_for
 from .api.guard import Guard, RequestLimits
@@ -293,7 +293,7 @@ class Application:
             self.end_streams()
             self.when_replaced()
 
-    def answer_at_once(self, scope: Scope) -> Answer | None:
+    def answer_at_once(self, scope: Scope) -> EncodedAnswer | None:
         """Return what a call would answer, with all headers, if that takes no waiting; else None: nothing has happened.
 
         For servers that can write an answer where they have read the request: no task, no messages.
@@ -307,7 +307,7 @@ class Application:
         else:
             await self._guard(scope, receive, send)
 
-    def _answer_at_once(self, scope: Scope) -> Answer | None:
+    def _answer_at_once(self, scope: Scope) -> EncodedAnswer | None:
         serves = self._heartbeats is not None and self.replaced is None
         return self._service.answer_at_once(scope) if serves else None
 

@@ -25,7 +25,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from config_client.protocol import CONFIGS_PATH
 
-from .api.answers import Answer, App, Headers, Receive, Scope, Send, send_answer
+from .api.answers import Answer, App, Headers, Receive, Scope, Send, encoded, send_answer
 from .api.errors import error_answer, plain_error
 from .api.exchange import REQUEST_ID_HEADER, new_request_id
 from .api.security_headers import secured
@@ -164,9 +164,8 @@ class Connection(HttpToolsProtocol):
         answer = application.answer_at_once(scope)
         if answer is None:
             return False
-        lines = [*self.server_state.default_headers, *answer.headers]
-        head = b"".join([name + b": " + value + b"\r\n" for name, value in lines])
-        self.transport.write(STATUS_LINE[answer.status] + head + b"\r\n" + answer.body)
+        head = STATUS_LINE[answer.status] + encoded(self.server_state.default_headers) + answer.lines
+        self.transport.write(head + b"\r\n" + answer.body)
         self._answered = True
         return True
 

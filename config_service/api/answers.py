@@ -34,6 +34,20 @@ class Answer:
         return [*self.headers, (b"content-length", b"%d" % len(self.body))]
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class EncodedAnswer:
+    """An answer whose headers are the bytes that are sent, each line with its end; the server adds its own."""
+
+    status: int
+    lines: bytes
+    body: bytes
+
+
+def encoded(headers: Headers) -> bytes:
+    """Return ``headers`` as the lines that are sent."""
+    return b"".join([name + b": " + value + b"\r\n" for name, value in headers])
+
+
 async def send_answer(answer: Answer, send: Send, *, head: bool = False) -> None:
     """Send ``answer``; to a HEAD request without its body."""
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.encoded_headers()})

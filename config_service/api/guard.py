@@ -17,7 +17,7 @@ from .. import origin
 from ..domain.errors import HeadersTooLargeError, InvalidRequestError, ServiceError, TargetTooLongError
 from ..logs import describe_failure, log_event
 from .access import log_access
-from .answers import Answer, App, Headers, Receive, Scope, Send, send_answer
+from .answers import NO_STORE, App, EncodedAnswer, Headers, Receive, Scope, Send, encoded, send_answer
 from .errors import error_answer, internal_error
 from .exchange import EXCHANGE, Exchange
 from .peers import Peers
@@ -34,7 +34,9 @@ _FORBIDDEN_ESCAPE: Final = re.compile(rb"%(?:2[Ff]|5[Cc]|[01][0-9A-Fa-f]|7[Ff]|2
 """Slash, backslash, control characters, a percent sign (it would be decoded once more), or an incomplete escape."""
 _ORDINARY: Final = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+\Z")
 T = TypeVar("T")
-AnswerAtOnce = Callable[[Scope], Answer | None]
+AnswerAtOnce = Callable[[Scope], EncodedAnswer | None]
+_CLOSING_LINES: Final = {scheme: encoded(secured([NO_STORE], scheme)[1:]) for scheme in ("http", "https")}
+"""What every answer tells, but for what those that come at once tell themselves."""
 Observer = Callable[[Exchange], None]
 """Is told of every exchange once it is complete. Must return at once, and raise nothing."""
 _logger = logging.getLogger("config_service")
@@ -81,7 +83,7 @@ class Guard:
         self._observers = tuple(observers)
         self._tracing = tracing
 
-    def answer_at_once(self, scope: Scope) -> Answer | None:
+    def answer_at_once(self, scope: Scope) -> EncodedAnswer | None:
         """Return the answer, all headers included, of a request that needs no waiting; None: it is asked by a call.
 
         What is refused, or fails, is asked by a call as well, which counts it, logs it and says why.
@@ -99,11 +101,11 @@ class Guard:
             del scope[EXCHANGE]
             return None
         exchange.status, exchange.body_bytes = answer.status, len(answer.body)
-        headers = secured([*answer.encoded_headers(), exchange.header], scope["scheme"])
+        lines = answer.lines + encoded([exchange.header]) + _CLOSING_LINES[scope["scheme"]]
         self._conclude(scope, exchange)
         if self._tracing is not None:
             self._tracing.record(exchange, scope["headers"])
-        return Answer(answer.status, headers, answer.body)
+        return EncodedAnswer(answer.status, lines, answer.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises nothing but a cancellation from outside."""

@@ -42,7 +42,19 @@ from ..domain.errors import InvalidRequestError
 from ..domain.keys import ConfigKey
 from ..operations import Operations
 from ..security.tokens import Token
-from .answers import JSON, NO_SNIFF, NO_STORE, Answer, Headers, Receive, Scope, Send, send_answer
+from .answers import (
+    JSON,
+    NO_SNIFF,
+    NO_STORE,
+    Answer,
+    EncodedAnswer,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    encoded,
+    send_answer,
+)
 from .callers import authenticate
 from .errors import method_not_allowed, not_found
 from .exchange import note_error, note_route, note_token
@@ -96,29 +108,37 @@ _STREAM_HEADERS: Final[Headers] = [
     # Buffering proxies would hold events back until a buffer is full.
     (b"x-accel-buffering", b"no"),
 ]
-_METADATA_NAMES: Final = tuple(
-    name.lower().encode()
-    for name in (
-        VERSION_HEADER,
-        REVISION_HEADER,
-        EPOCH_HEADER,
-        ENVIRONMENT_HEADER,
-        LABEL_HEADER,
-        CHANGED_BY_HEADER,
-        TIMESTAMP_HEADER,
-        "ETag",
+_METADATA_LINES: Final = b"".join(
+    name.lower().encode() + b": %" + kind + b"\r\n"
+    for name, kind in (
+        (VERSION_HEADER, b"d"),
+        (REVISION_HEADER, b"d"),
+        (EPOCH_HEADER, b"b"),
+        (ENVIRONMENT_HEADER, b"b"),
+        (LABEL_HEADER, b"b"),
+        (CHANGED_BY_HEADER, b"d"),
+        (TIMESTAMP_HEADER, b"b"),
+        ("ETag", b"b"),
     )
 )
+_COMMON_LINES: Final = encoded([NO_STORE, _VARY])
+_MEDIA_LINES: Final = {line: encoded([line]) for line in (_SEALED, _BOUND)}
 _REMEMBERED: Final = 4096
 """Payloads whose headers are kept encoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Described:
-    """The entity tag of a payload, and all headers that tell of it, the tag included."""
+    """The entity tag of a payload, and all headers that tell of it, the tag included, as they are sent."""
 
     etag: str
-    headers: Headers
+    lines: bytes
+
+    @property
+    def headers(self) -> Headers:
+        """The same, one by one."""
+        pairs = (line.partition(b": ") for line in self.lines.split(b"\r\n")[:-1])
+        return [(name, value) for name, _, value in pairs]
 
 
 class ServiceApi:
@@ -159,7 +179,7 @@ class ServiceApi:
         body = dump_config_list(self._operations.list_infos(token))
         return Answer(200, [JSON, NO_STORE, _VARY], body)
 
-    def answer_at_once(self, scope: Scope) -> Answer | None:
+    def answer_at_once(self, scope: Scope) -> EncodedAnswer | None:
         """Return what ``__call__`` answers to a GET of a running config, or None for every other request.
 
         Such a read needs nothing but memory, so it needs no task either. Raises ServiceError where it is refused; the
@@ -178,24 +198,33 @@ class ServiceApi:
         # A key that is not valid has no config, so it need not be checked to find one.
         environment, label = query.get("environment", token.default_environment), query.get("label", DEFAULT_LABEL)
         document = self._operations.read_running(token, ConfigKey(_name(route["name"]), environment, label))
-        answer = self._sealed_answer(token, document, headers)
+        told, media_type, payload = self._seal(token, document, headers)
         self._operations.count(token)
-        return answer
+        if payload is None:
+            return EncodedAnswer(304, told.lines, b"")
+        length = b"content-length: %d\r\n" % len(payload)
+        return EncodedAnswer(200, _MEDIA_LINES[media_type] + told.lines + length, payload)
 
     async def _sealed(self, token: Token, name: str, scope: Scope) -> Answer:
         query, headers = parse_query(scope["query_string"]), scope["headers"]
         at_least = min_revision_of(headers)
         document = await self._operations.read(token, key_of(name, query, token), version_of(query), at_least)
-        return self._sealed_answer(token, document, headers)
+        told, media_type, payload = self._seal(token, document, headers)
+        if payload is None:
+            return Answer(304, told.headers)
+        return Answer(200, [media_type, *told.headers], payload)
 
-    def _sealed_answer(self, token: Token, document: Document, headers: Headers) -> Answer:
+    def _seal(
+        self, token: Token, document: Document, headers: Headers
+    ) -> tuple[_Described, tuple[bytes, bytes], bytes | None]:
+        """Return what tells of ``document``, its media type, and the payload, which is None if the client has it."""
         key, bound = self._operations.key_for(token, key_ids_of(headers)), accepts_bound(headers)
         told = self._describe(document, key.id, BOUND_ENCODING if bound else SEALED_ENCODING)
+        media_type = _BOUND if bound else _SEALED
         if matches_etag(header(headers, b"if-none-match"), told.etag):
-            return Answer(304, told.headers)
-        if bound:
-            return Answer(200, [_BOUND, *told.headers], self._operations.seal_bound(document, key))
-        return Answer(200, [_SEALED, *told.headers], self._operations.seal(document, key))
+            return told, media_type, None
+        seal = self._operations.seal_bound if bound else self._operations.seal
+        return told, media_type, seal(document, key)
 
     async def _formatted(self, token: Token, name: str, scope: Scope) -> Answer:
         query = parse_query(scope["query_string"])
@@ -258,27 +287,26 @@ class ServiceApi:
         if told is None:
             position = Position(self._operations.position.epoch, document.revision)
             tag = etag(position, key_id, encoding)
-            told = _Described(tag, [*describe(document, position, tag), NO_STORE, _VARY])
+            told = _Described(tag, describe(document, position, tag) + _COMMON_LINES)
             if len(self._described) >= _REMEMBERED:
                 self._described.clear()
             self._described[wanted] = told
         return told
 
 
-def describe(document: Document, position: Position, tag: str) -> Headers:
+def describe(document: Document, position: Position, tag: str) -> bytes:
     """Return the lines of ``metadata_headers``, made without a detour: many configs are described once each."""
     key = document.key
-    values = (
-        b"%d" % document.version,
-        b"%d" % position.revision,
+    return _METADATA_LINES % (
+        document.version,
+        position.revision,
         position.epoch.encode(),
         key.environment.encode(),
         key.label.encode(),
-        b"%d" % document.changed_by,
+        document.changed_by,
         format_timestamp(document.timestamp).encode(),
         tag.encode(),
     )
-    return list(zip(_METADATA_NAMES, values, strict=True))
 
 
 def _name(segment: bytes) -> str:

@@ -536,5 +536,5 @@ async def test_a_payload_is_described_as_the_protocol_describes_it() -> None:
         timestamp=moment,
         etag='"tag"',
     )
-    expected = [(name.lower().encode(), value.encode()) for name, value in metadata_headers(metadata).items()]
-    assert describe(document, position, '"tag"') == expected
+    expected = "".join(f"{name.lower()}: {value}\r\n" for name, value in metadata_headers(metadata).items())
+    assert describe(document, position, '"tag"') == expected.encode()
