@@ -2,7 +2,7 @@
 
 For places that have neither transactions nor queries worth the name: a directory of files, a database of documents.
 
-    store.py     JournalStore, a ConfigStore on any Journal; session.py: its threads
+    store.py     JournalStore, a ConfigStore on any Journal, with upkeep.py and access.py; session.py: its threads
     protocol.py  what a Journal has to do
     record.py    what one commit made, and its spelling in plain fields (fields.py); pure
     state.py     what the records say so far; pure

@@ -9,19 +9,14 @@ One thread writes, a few read, as in the SQL store and for its reasons; see ``st
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Final, TypeVar
 
-from config_client.protocol import Position
-
-from ...domain.errors import StoreError
 from ...domain.keys import ConfigKey
 from ...domain.records import (
     Draft,
-    Head,
     KeyRotation,
     Link,
     LogEntry,
@@ -36,18 +31,14 @@ from ...domain.records import (
     StoredToken,
     Version,
     VersionInfo,
-    WrappedKey,
 )
-from ...domain.records import Record as Kept
-from ...domain.sealing import NewKeys, Resealed, SealedKind, SealedPlace, SealedValue
-from ..protocol import DraftConflictError, KeysConflictError, StoreNotEmptyError, check_distinct
-from . import archive, cells, drafts, sealed
-from .deciding import Deciding, require_active
-from .protocol import Cell, Journal
+from ..protocol import DraftConflictError, check_distinct
+from . import archive, drafts
+from .access import value_of
+from .deciding import require_active
 from .record import Record, damaged, schema_of, version_of
-from .restoring import fill
-from .session import Session
 from .state import State
+from .upkeep import Upkeep
 
 T = TypeVar("T")
 
@@ -56,73 +47,8 @@ _PAGE: Final = 64
 _FIRST: Final = ConfigKey("", "", "")
 
 
-class JournalStore:
+class JournalStore(Upkeep):
     """A store of record in ``journal``."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._session: Session | None = None
-        self._first_keys: tuple[WrappedKey, ...] = ()
-        self._swept: set[ConfigKey] = set()
-
-    @property
-    def shared(self) -> bool:
-        """Whether other processes may change the same store while this one is open."""
-        return self._journal.shared
-
-    async def changed(self, timeout: float) -> None:
-        """Return after ``timeout`` seconds: a journal tells nobody that it has grown."""
-        await asyncio.sleep(timeout)
-
-    async def open(self) -> None:
-        """Open the journal, creating it as needed, and read all of it. Opening twice is allowed.
-
-        Raises StoreLockedError, StoreCorruptError or StoreError.
-        """
-        if self._session is None:
-            session = Session(self._journal)
-            # It may be another history than the last time.
-            self._first_keys, self._swept = (), set()
-            try:
-                await session.start()
-            except BaseException:
-                await session.end()
-                raise
-            self._session = session
-
-    async def close(self) -> None:
-        """Finish what is under way and release everything. Closing twice is allowed."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.end()
-
-    async def position(self) -> Position:
-        """Return the epoch and the newest revision."""
-        return await self._read(lambda state: Position(state.epoch, state.revision))
-
-    async def head(self) -> Head:
-        """Return epoch, newest revision and newest link, as of one moment."""
-        return await self._read(lambda state: Head(state.epoch, state.revision, state.link))
-
-    async def log(self, after: int, limit: int) -> list[LogEntry]:
-        """Return at most ``limit`` entries with a revision above ``after``, in order."""
-        return await self._opened().log(max(0, after), limit)
-
-    async def seal_check(self, candidate: bytes) -> bytes:
-        """Return the sealed check value of this store; a store that has none yet keeps ``candidate`` and returns it."""
-        session = self._opened()
-
-        def write() -> bytes:
-            session.refresh()
-            while True:
-                # The latest first: keys may have brought another one.
-                later = session.look(lambda state: state.check) or _value(self._journal.cell(cells.KEYS))
-                kept = later or _value(self._journal.cell(cells.CHECK))
-                if kept is not None:
-                    return kept
-                self._journal.swap(cells.CHECK, None, Cell(candidate))
-
-        return await session.write(write)
 
     # --- versions ---
 
@@ -149,7 +75,7 @@ class JournalStore:
         def decide(state: State) -> tuple[Record, list[Version]]:
             record, versions = self._deciding(state, link).versions(changes)
             for change in changes:
-                if change.draft is not None and _value(self._standing(state, change.key)) != change.draft:
+                if change.draft is not None and value_of(self._standing(state, change.key)) != change.draft:
                     raise DraftConflictError(change.key)
             return record, versions
 
@@ -244,13 +170,13 @@ class JournalStore:
         def write() -> None:
             session.refresh()
             left = self._journal.cell(name)
-            if _value(session.look(lambda state: drafts.standing(state, key, left))) != before:
+            if value_of(session.look(lambda state: drafts.standing(state, key, left))) != before:
                 raise DraftConflictError(key)
             if after is not None:
                 require_active(session.look(self._keys), [after.document])
             elif left is None:
                 return
-            if not self._journal.swap(name, _value(left), None if after is None else drafts.cell(after)):
+            if not self._journal.swap(name, value_of(left), None if after is None else drafts.cell(after)):
                 raise DraftConflictError(key)
 
         await session.write(write)
@@ -348,113 +274,7 @@ class JournalStore:
         """Return one token, which may be revoked, or None."""
         return await self._read(lambda state: state.token(token_id))
 
-    # --- keys of the store, and what is sealed ---
-
-    async def keys(self) -> tuple[WrappedKey, ...]:
-        """Return every key of the store, by id; none before it was given its first ones."""
-        return await self._read(self._keys)
-
-    async def commit_keys(self, change: NewKeys, link: Link | None = None) -> LogEntry | None:
-        """Put other keys in place; a revision and a log entry when ``change`` names its kind, else None.
-
-        Raises KeysConflictError when ``change.base`` is not what the keys are.
-        """
-        kind = change.kind
-        session = self._opened()
-
-        def write() -> LogEntry | None:
-            session.refresh()
-            if kind is not None:
-                session.renew_tokens()
-                return session.commit(lambda state: self._deciding(state, link).keys(change, kind))
-            if session.look(self._keys) != change.base or change.base:
-                raise KeysConflictError
-            if not self._journal.swap(cells.KEYS, None, cells.keys_cell(change.keys, change.check)):
-                raise KeysConflictError
-            return None
-
-        return await session.write(write)
-
-    async def sealed_values(self, after: SealedPlace | None, limit: int) -> list[SealedValue]:
-        """Return about ``limit`` sealed values that come after ``after`` (None: from the first), in order."""
-        session = self._opened()
-
-        def read() -> list[sealed.Found]:
-            standing = self._every_draft(session)
-            found = session.look(lambda state: sealed.page(state, standing, after, limit))
-            if any(place.kind is SealedKind.TOKEN_KEY for place, _ in found):
-                session.renew_tokens()
-                found = session.look(lambda state: sealed.page(state, standing, after, limit))
-            return found
-
-        found = await session.run(read)
-        documents = await session.documents([value for _, value in found if isinstance(value, int)])
-        # What has no document any more was archived meanwhile.
-        return [
-            SealedValue(place, documents[value] if isinstance(value, int) else value)
-            for place, value in found
-            if not isinstance(value, int) or value in documents
-        ]
-
-    async def sealed_counts(self) -> dict[int, int]:
-        """Return how many sealed values there are under each data key; 0 stands for values of format 1."""
-        session = self._opened()
-
-        def read() -> dict[int, int]:
-            session.refresh()
-            session.renew_tokens()
-            return session.use(lambda state: sealed.counts(state, self._journal, self._every_draft(session)))
-
-        return await session.write(read)
-
-    async def reseal(self, changes: Sequence[Resealed]) -> int:
-        """Replace each value that is still as it was by the same sealed anew; return how many. Takes no revision.
-
-        Raises SealingKeyError when one is sealed under another key than the active one; then none is replaced.
-        """
-        session = self._opened()
-
-        def write() -> int:
-            session.refresh()
-            session.renew_tokens()
-            require_active(session.look(self._keys), (change.after for change in changes))
-            return session.use(lambda state: sealed.reseal(state, self._journal, changes))
-
-        return await session.write(write)
-
-    # --- the whole ---
-
-    async def restore(self, records: AsyncIterator[Kept], epoch: str) -> Position:
-        """Become the store that ``records`` tell, in ``epoch``, and return the position: all of it or nothing.
-
-        Raises StoreNotEmptyError when there was ever a change or a draft here; whatever ``records`` raises; StoreError.
-        """
-        session = self._opened()
-
-        def write(batches: Iterator[list[Kept]]) -> Position:
-            session.refresh()
-            if session.look(lambda state: state.revision) or any(self._journal.cells(drafts.PREFIX)):
-                raise StoreNotEmptyError
-            if not self._journal.restore(epoch, lambda place: fill(place, epoch, batches)):
-                raise StoreNotEmptyError
-            self._first_keys = ()
-            return session.begin_anew(epoch)
-
-        return await session.write_all(records, write)
-
-    # --- the ways in ---
-
-    def _opened(self) -> Session:
-        if self._session is None:
-            raise StoreError("the store is not open; open it before use, and use it no more once it is closed")
-        return self._session
-
-    async def _read(self, work: Callable[[State], T]) -> T:
-        return await self._opened().read(work)
-
-    async def _commit(self, decide: Callable[[State], tuple[Record | None, T]]) -> T:
-        session = self._opened()
-        return await session.write(lambda: session.commit(decide))
+    # --- documents ---
 
     async def _versions(self, infos: list[VersionInfo]) -> list[Version]:
         """Return the versions that ``infos`` tell of, with their documents."""
@@ -467,26 +287,6 @@ class JournalStore:
     async def _schemas(self, infos: list[SchemaInfo]) -> list[StoredSchema]:
         documents = await self._opened().documents([info.revision for info in infos if not info.removed])
         return [schema_of(info, None if info.removed else _document(documents, info)) for info in infos]
-
-    def _keys(self, state: State) -> tuple[WrappedKey, ...]:
-        """Return the keys of the store. The first ones are a cell that is written once, and read until it is."""
-        if state.keys is not None:
-            return state.keys
-        self._first_keys = self._first_keys or cells.first_keys(self._journal.cell(cells.KEYS))
-        return self._first_keys
-
-    def _deciding(self, state: State, link: Link | None) -> Deciding:
-        return Deciding(state, self._keys(state), link)
-
-    def _standing(self, state: State, key: ConfigKey) -> Cell | None:
-        return drafts.standing(state, key, self._journal.cell(drafts.cell_name(key)))
-
-    def _every_draft(self, session: Session) -> list[Cell]:
-        """Return the drafts that there are."""
-        found = list(self._journal.cells(drafts.PREFIX))
-        return session.look(
-            lambda state: [cell for cell in found if drafts.standing(state, drafts.read(cell).key, cell)]
-        )
 
 
 def _has_document(info: VersionInfo) -> bool:
@@ -511,7 +311,3 @@ def _pages(keys: list[ConfigKey]) -> Iterator[list[ConfigKey]]:
 
 def _newest_of(keys: list[ConfigKey], kept: Callable[[State], dict[ConfigKey, list[T]]]) -> Callable[[State], list[T]]:
     return lambda state: [kept(state)[key][-1] for key in keys]
-
-
-def _value(cell: Cell | None) -> bytes | None:
-    return None if cell is None else cell.value
