@@ -19,6 +19,8 @@ from config_service.domain.records import (
     KeyRotation,
     Link,
     LogEntry,
+    NewArchive,
+    NewSavepoint,
     NewSchema,
     NewToken,
     NewVersion,
@@ -29,7 +31,14 @@ from config_service.domain.records import (
     VersionInfo,
 )
 from config_service.domain.sealing import NewKeys, Resealed, SealedKind, SealedPlace, SealedValue
-from config_service.store.protocol import ConfigStore, KeyConflictError, SealingKeyError, VersionConflictError
+from config_service.store.protocol import (
+    ConfigStore,
+    KeyConflictError,
+    SavepointConflictError,
+    ScheduleConflictError,
+    SealingKeyError,
+    VersionConflictError,
+)
 from config_service.store.sql import SqlStore
 from config_service.testing import StoreContract, new_version
 
@@ -78,6 +87,58 @@ class IgnoresTheBase(SqlStore):
                 return await super().commit_version(change, link)
             except VersionConflictError as conflict:
                 change = replace(change, base=conflict.newest)
+
+
+class CommitsOneByOne(SqlStore):
+    """Makes a transaction of each of several versions."""
+
+    async def commit_versions(self, changes: Sequence[NewVersion], link: Link | None = None) -> list[Version]:
+        return [await self.commit_version(change, link) for change in changes]
+
+
+class RunsEarly(SqlStore):
+    """Takes a version that waits for its moment for the running one."""
+
+    async def running_version(self, key: ConfigKey) -> Version | None:
+        history = await self.versions(key)
+        return await self.version(key, len(history))
+
+
+class ActivatesAgain(SqlStore):
+    """Takes every activation for the first."""
+
+    async def activate_version(self, key: ConfigKey, number: int, at: datetime, link: Link | None = None) -> Version:
+        try:
+            return await super().activate_version(key, number, at, link)
+        except ScheduleConflictError:
+            version = await self.version(key, number)
+            if version is None:
+                raise
+            return version
+
+
+class IgnoresWhatRuns(SqlStore):
+    """Looks at the newest version alone."""
+
+    async def commit_version(self, change: NewVersion, link: Link | None = None) -> Version:
+        return await super().commit_version(replace(change, running=None), link)
+
+
+class MovesNames(SqlStore):
+    """Lets a name stand for whatever was asked for last."""
+
+    async def commit_savepoint(self, change: NewSavepoint, link: Link | None = None) -> LogEntry:
+        try:
+            return await super().commit_savepoint(change, link)
+        except SavepointConflictError as conflict:
+            return await super().commit_savepoint(replace(change, base=conflict.found), link)
+
+
+class ArchivesOnce(SqlStore):
+    """Says of what is archived already that it was archived."""
+
+    async def archive_versions(self, change: NewArchive, link: Link | None = None) -> LogEntry | None:
+        return await super().archive_versions(change, link) or (await self.log(0, 1000))[-1]
 
 
 class TrimsDocuments(SqlStore):
@@ -314,6 +375,13 @@ class LosesRotations(SqlStore):
         (LosesCommits, "test_a_rollback_remembers_where_its_document_came_from"),
         (IgnoresTheBase, "test_exactly_one_of_many_concurrent_commits_on_a_base_wins"),
         (IgnoresTheBase, "test_a_commit_on_another_base_is_refused_and_changes_nothing"),
+        (CommitsOneByOne, "test_one_that_is_refused_refuses_all"),
+        (RunsEarly, "test_a_version_for_later_is_kept_and_does_not_run"),
+        (ActivatesAgain, "test_only_the_newest_version_is_activated_and_only_once"),
+        (ActivatesAgain, "test_of_activations_at_once_one_is_made"),
+        (IgnoresWhatRuns, "test_a_commit_may_be_conditional_on_what_runs"),
+        (MovesNames, "test_a_savepoint_on_another_base_or_on_no_document_is_refused"),
+        (ArchivesOnce, "test_archiving_again_changes_nothing"),
         (TrimsDocuments, "test_documents_are_kept_byte_for_byte"),
         (HidesTombstones, "test_a_delete_is_a_version_and_the_next_publish_comes_after_it"),
         (IgnoresCase, "test_keys_of_every_legal_shape_are_kept_apart"),
