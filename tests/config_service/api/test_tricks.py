@@ -204,6 +204,9 @@ def test_no_trick_with_a_name_reaches_another_route_or_config(service: Any, meth
             assert method == "HEAD" or answer.code == "invalid_request"
         else:
             found = {200} if what == "fragment" else set()
+            if template.count("{") > 1:
+                # Twice what just fits does not.
+                found |= {414}
             assert answer.status in {400, 404, 405} | found, (what, answer.status, answer.body)
 
 
