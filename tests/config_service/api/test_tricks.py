@@ -197,7 +197,7 @@ def test_no_trick_with_a_name_reaches_another_route_or_config(service: Any, meth
         request = head_of(method, target, b"Connection: close", b"Content-Length: 2", secret=service.admin.secret)
         answers = exchange(service, request + b"{}")
         answer = harmless(answers, (what, target))
-        if what == "too long":
+        if len(target) > 8192:
             assert answer.status == 414
         elif what in AMBIGUOUS:
             assert answer.status == 400, (what, answer)
