@@ -16,8 +16,7 @@ from typing import Final
 from .activation import Activator
 from .api import health
 from .api.access import log_access
-from .api.answers import EncodedAnswer, Receive, Scope, Send, send_answer
-from .api.errors import error_answer
+from .api.answers import Answer, EncodedAnswer, Receive, Scope, Send
 from .api.freshness import refresh_for
 from .api.guard import Guard, RequestLimits
 from .api.peers import Peers
@@ -300,6 +299,13 @@ class Application:
         """
         return self._guard.answer_at_once(scope)
 
+    def note_refusal(self, error: ServiceError, answer: Answer, client: tuple[str, int] | None) -> tuple[bytes, bytes]:
+        """Log and count ``answer``, by which the server refused what never became a request.
+
+        Returns the header that names its id.
+        """
+        return self._guard.note_refusal(error, answer, client)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through a server's lifespan (ASGI 3)."""
         if scope["type"] == "lifespan":
@@ -314,11 +320,9 @@ class Application:
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw: bytes = scope["raw_path"]
         if self._heartbeats is None and scope["path"] not in health.PATHS:
-            await send_answer(error_answer(UnavailableError("the service is starting")), send)
-            return
+            raise UnavailableError("the service is starting")
         if self.replaced is not None and scope["path"] not in health.PATHS:
-            await send_answer(error_answer(UnavailableError("the service has to start again")), send)
-            return
+            raise UnavailableError("the service has to start again")
         if self._follower is not None and scope["path"] not in health.PATHS:
             await refresh_for(self.operations, scope)
         if raw.startswith(PREFIX) and raw[len(PREFIX) : len(PREFIX) + 1] in {b"", b"/"}:

@@ -26,12 +26,18 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from config_client.protocol import CONFIGS_PATH
 
 from .api.answers import Answer, App, Headers, Receive, Scope, Send, encoded, send_answer
-from .api.errors import error_answer, plain_error
+from .api.errors import error_answer
 from .api.exchange import REQUEST_ID_HEADER, new_request_id
 from .api.security_headers import secured
 from .api.streams import TAKE_OVER_EXTENSION
 from .app import Application
-from .domain.errors import HeadersTooLargeError, RequestTimeoutError, TooManyConnectionsError
+from .domain.errors import (
+    HeadersTooLargeError,
+    InvalidRequestError,
+    RequestTimeoutError,
+    ServiceError,
+    TooManyConnectionsError,
+)
 
 _AT_ONCE_PREFIX: Final = f"{CONFIGS_PATH}/".encode()
 _BODY_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding", b"expect"})
@@ -96,7 +102,7 @@ class Connection(HttpToolsProtocol):
             return
         if over > 0:
             self._surplus = True
-            self.app = _refuse_surplus
+            self.app = partial(_refuse_surplus, self.config.app)
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -221,14 +227,14 @@ class Connection(HttpToolsProtocol):
         if self._phase is _Phase.HEAD and not self._head_began:
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.head_bytes:
-                self._refuse(error_answer(HeadersTooLargeError("the path and headers are too long")))
+                self._refuse(HeadersTooLargeError("the path and headers are too long"))
                 return
         if self._deadline is None and (self._phase is not _Phase.IDLE or self._is_idle()):
             self._arm()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, in the shape of every other error, and close."""
-        self._refuse(plain_error(400, "invalid_request", msg))
+        self._refuse(InvalidRequestError(msg))
 
     def on_response_complete(self) -> None:
         """Go on to the next request; a reader that does not take this answer is given a bounded time."""
@@ -263,9 +269,9 @@ class Connection(HttpToolsProtocol):
             self._arm()
         else:
             part = "head" if self._phase is _Phase.HEAD else "body"
-            self._refuse(error_answer(RequestTimeoutError(f"the {part} of the request did not come in time")))
+            self._refuse(RequestTimeoutError(f"the {part} of the request did not come in time"))
 
-    def _refuse(self, answer: Answer) -> None:
+    def _refuse(self, error: ServiceError) -> None:
         """Answer what is being received, where that is what comes next on this connection, and close it."""
         cycle, in_body = self.cycle, self._phase is _Phase.BODY
         if (self.pipeline or cycle.response_started) if in_body else not self._is_idle():
@@ -275,7 +281,8 @@ class Connection(HttpToolsProtocol):
             # The application is told that the client has gone, so nobody answers twice.
             cycle.disconnected = True
             cycle.message_event.set()
-        headers = [*answer.encoded_headers(), (REQUEST_ID_HEADER, new_request_id().encode())]
+        answer = error_answer(error)
+        headers = [*answer.encoded_headers(), _noted(self.config.app, error, answer, self.client)]
         self.transport.write(self._encoded_head(answer.status, headers) + answer.body)
         self.transport.close()
 
@@ -305,9 +312,19 @@ def _drained(connection: ref[Connection], transport: asyncio.Transport, before: 
         here.loop.call_later(here._limits.body_seconds, _drained, connection, transport, left)
 
 
-async def _refuse_surplus(scope: Scope, _receive: Receive, send: Send) -> None:
+async def _refuse_surplus(application: object, scope: Scope, _receive: Receive, send: Send) -> None:
     """Answer the request of a connection over the limit."""
-    answer = error_answer(TooManyConnectionsError("the service has as many connections as it takes; come back later"))
-    told = [(REQUEST_ID_HEADER, new_request_id().encode()), (b"connection", b"close")]
+    error = TooManyConnectionsError("the service has as many connections as it takes; come back later")
+    answer = error_answer(error)
+    told = [_noted(application, error, answer, scope.get("client")), (b"connection", b"close")]
     headers = secured([*answer.headers, *told], scope["scheme"])
     await send_answer(Answer(answer.status, headers, answer.body), send)
+
+
+def _noted(
+    application: object, error: ServiceError, answer: Answer, client: tuple[str, int] | None
+) -> tuple[bytes, bytes]:
+    """Let the application take note of a refusal that it is not asked for; return the header with the request's id."""
+    if isinstance(application, Application):
+        return application.note_refusal(error, answer, client)
+    return (REQUEST_ID_HEADER, new_request_id().encode())

@@ -17,7 +17,7 @@ from .. import origin
 from ..domain.errors import HeadersTooLargeError, InvalidRequestError, ServiceError, TargetTooLongError
 from ..logs import describe_failure, log_event
 from .access import log_access
-from .answers import NO_STORE, App, EncodedAnswer, Headers, Receive, Scope, Send, encoded, send_answer
+from .answers import NO_STORE, Answer, App, EncodedAnswer, Headers, Receive, Scope, Send, encoded, send_answer
 from .errors import error_answer, internal_error
 from .exchange import EXCHANGE, Exchange
 from .peers import Peers
@@ -106,6 +106,16 @@ class Guard:
         if self._tracing is not None:
             self._tracing.record(exchange, scope["headers"])
         return EncodedAnswer(answer.status, lines, answer.body)
+
+    def note_refusal(self, error: ServiceError, answer: Answer, client: tuple[str, int] | None) -> tuple[bytes, bytes]:
+        """Tell the observers of ``answer`` to what never became a request; return the header with its fresh id."""
+        scope: Scope = {"method": "", "headers": (), "client": client}
+        exchange = scope[EXCHANGE] = Exchange(scope, send=None)
+        exchange.status, exchange.code, exchange.body_bytes = answer.status, error.code, len(answer.body)
+        entered = origin.enter(exchange.origin)
+        self._conclude(scope, exchange)
+        origin.leave(entered)
+        return exchange.header
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises nothing but a cancellation from outside."""

@@ -258,3 +258,33 @@ def test_a_process_logs_nothing_but_json_when_told_to(tmp_path: Any) -> None:
     assert [one["event"] for one in told] == ["ready", "listening", "request", "stopping", "stopped"]
     assert told[1]["url"].startswith("http://127.0.0.1:")
     assert told[2]["route"] == "/api/v1/manage/configs/{name}"
+
+
+@pytest.mark.e2e
+def test_what_never_becomes_a_request_is_a_line_too(
+    begin: Callable[..., Any], open_raw: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bytes that are not HTTP, and a connection over the limit: counted, and logged with the id that was answered."""
+    service = begin(max_connections=1)
+    with caplog.at_level(logging.INFO, ACCESS):
+        first = open_raw(service.address, f"/{CANARY}")
+        second = open_raw(service.address, f"/{CANARY}")
+        assert second.ends()
+        garbage = f"{CANARY}\r\n\r\n".encode()
+        first.socket.sendall(garbage)
+        while b"invalid_request" not in first.body:
+            assert first.read()
+    told = {one["error"]: one for one in lines(caplog)}
+    assert (second.status, told["too_many_connections"]["status"]) == (503, 503)
+    assert told["too_many_connections"]["request_id"] == second.headers["x-request-id"]
+    refused = told["invalid_request"]
+    assert (refused["status"], refused["method"], refused["route"], refused["address"]) == (
+        400,
+        "OTHER",
+        None,
+        "127.0.0.1",
+    )
+    assert refused["request_id"].encode() in first.body
+    assert CANARY not in caplog.text
+    errors = service.app.metrics._requests.errors
+    assert errors["too_many_connections"] == errors["invalid_request"] == 1

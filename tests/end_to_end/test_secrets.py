@@ -244,6 +244,10 @@ def _service_refusals(evidence: Evidence, service: ServiceProcess, access: Crede
             urllib.request.urlopen(asked)
         with refused.value as answer:
             evidence.add("pasted", answer.read().decode(), repr(answer.headers.items()))
+    for path in ("/metrics", "/readyz", "/api/v1/manage/watchers"):
+        told = httpx.get(f"{service.url}{path}", headers={"X-Service-Token": admin.token})
+        assert told.status_code == 200
+        evidence.add(path, told.text)
     evidence.add("tokens", httpx.get(f"{manage}/tokens", headers={"X-Service-Token": admin.token}).text)
 
 
