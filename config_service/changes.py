@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -241,9 +241,15 @@ def check_base(key: ConfigKey, base: int, standing: Standing) -> None:
 
 def check_moment(moment: datetime, now: datetime) -> None:
     """Return when a version may be published for ``moment``, else raise InvalidScheduleError."""
-    if moment.tzinfo is None or moment <= now:
+    try:
+        # What is kept is in UTC, which ends with the year 9999.
+        to_come = moment.tzinfo is not None and moment.astimezone(timezone.utc) > now
+    except OverflowError:
+        to_come = False
+    if not to_come:
         raise InvalidScheduleError(
-            "invalid valid_from: the moment has passed, or has no offset; without one the version runs at once"
+            "invalid valid_from: a moment that is to come, with an offset and before the year 10000; without "
+            "valid_from the version runs at once"
         )
 
 

@@ -64,6 +64,8 @@ async def test_moments_that_cannot_be_are_refused(service: Any, http: Any) -> No
     for odd in ("tomorrow", "2999-01-01T00:00:00", "2999-01-01", "2999-13-01T00:00:00Z", "9999-12-31T23:59:59-12:00"):
         message = refusal(await http.put(CONFIG, params={"valid_from": odd}, content=b"{}"), 400, "invalid_request")
         assert odd not in message
+    last = {"drafts": [{"name": "orders"}], "valid_from": "9999-12-31T23:59:59-12:00"}
+    refusal(await http.post(f"{MANAGE}/drafts/publish", json=last), 422, "invalid_schedule")
     body = {"drafts": [{"name": "orders"}], "valid_from": "tomorrow"}
     refusal(await http.post(f"{MANAGE}/drafts/publish", json=body), 400, "invalid_request")
     twice = await http.put(f"{CONFIG}?valid_from=2999-01-01T00:00:00Z&valid_from=2998-01-01T00:00:00Z", content=b"{}")
