@@ -87,8 +87,10 @@ class FilesJournal:
         make_directory(growing)
         epoch = self._present(store) if store.exists() else self._create(store)
         self._history = _History(self._path / epoch, growing)
-        self._remove_others(epoch)
         self._history.open()
+        if self._history.newest:
+            self._refuse_others(epoch, f"{store} does not name it")
+        self._remove_others(epoch)
         return epoch
 
     def close(self) -> None:
@@ -132,7 +134,7 @@ class FilesJournal:
         growing = self._path / "growing"
         restored = _History(self._path / epoch, growing)
         try:
-            restored.open()
+            restored.make()
             fill(restored)
             replace(self._path / _STORE, spell(_store_fields(epoch)), growing)
         except BaseException:
@@ -169,7 +171,10 @@ class FilesJournal:
         self._lock = lock
 
     def _create(self, store: Path) -> str:
+        self._refuse_others("", f"{store} is missing")
         epoch = later_epoch(datetime.now(timezone.utc))
+        # Its directories first: whatever ``store.json`` names was there, and is missed when it is gone.
+        _History(self._path / epoch, self._path / "growing").make()
         write_new(store, spell(_store_fields(epoch)), self._path / "growing")
         return epoch
 
@@ -193,11 +198,26 @@ class FilesJournal:
                 replace(store, spell(_store_fields(self._history.epoch)), growing)
             shutil.rmtree(self._path / epoch, ignore_errors=True)
 
+    def _others(self, epoch: str) -> list[Path]:
+        return [place for place in self._path.iterdir() if _EPOCH.fullmatch(place.name) and place.name != epoch]
+
+    def _refuse_others(self, epoch: str, fault: str) -> None:
+        """Raise StoreCorruptError when another history than that of ``epoch`` has a record: it may have been served."""
+        for place in self._others(epoch):
+            if (place / "log").is_dir() and os.listdir(place / "log"):
+                raise StoreCorruptError(
+                    f"{place} holds a history, and {fault}; nothing was changed: put back the {_STORE} that belongs to "
+                    "it, or move it away"
+                )
+
     def _remove_others(self, epoch: str) -> None:
-        """Remove the histories that never became, or no longer are, the present one: none has a change."""
-        for place in self._path.iterdir():
-            if _EPOCH.fullmatch(place.name) and place.name != epoch:
-                shutil.rmtree(place, ignore_errors=True)
+        """Remove the histories that never became, or no longer are, the present one.
+
+        A store is restored only where nothing was ever changed: what a killed restore has left stands beside a history
+        without a record, and what a restore has replaced is one.
+        """
+        for place in self._others(epoch):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 class _History:
@@ -212,10 +232,16 @@ class _History:
         """The number of the newest record; 0: there is none."""
         self._unseen: set[int] = set()
 
-    def open(self) -> None:
-        """Make what is missing, and look at the names of the records. Raises StoreCorruptError for one that is none."""
+    def make(self) -> None:
+        """Make its directories."""
         for place in (self._log, self._directory / "drafts"):
             make_directory(place)
+
+    def open(self) -> None:
+        """Look at the names of the records. Raises StoreCorruptError for one that is none, and when all are missing."""
+        if not self._log.exists():
+            raise StoreCorruptError(f"{self._log} is missing; put it back, or restore a backup into a new directory")
+        self.make()
         for name in os.listdir(self._log):
             match = _RECORD.fullmatch(name)
             if match is None or int(match[1]) == 0:

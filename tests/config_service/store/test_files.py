@@ -275,6 +275,44 @@ def test_a_directory_of_something_else_is_left_as_it_was(place: Path) -> None:
     assert stat.S_IMODE(place.stat().st_mode) == 0o755
 
 
+def test_a_history_that_nothing_names_is_left_as_it_was(place: Path) -> None:
+    """Where ``store.json`` is lost, or is that of another history, the store is refused and nothing is removed."""
+    run_on(place, fill)
+    named, files = (place / "store.json").read_bytes(), records(place)
+    other = directory.spell({**directory.read_fields(place / "store.json"), "epoch": "0" * 24})
+    (place / "store.json").unlink()
+    with pytest.raises(StoreCorruptError, match=r"holds a history, and .*store\.json is missing"):
+        run_on(place, nothing)
+    (place / "store.json").write_bytes(other)
+    with pytest.raises(StoreCorruptError, match="0{24}/log is missing"):
+        run_on(place, nothing)
+    assert records(place) == files
+    (place / "store.json").write_bytes(named)
+    run_on(place, nothing)
+
+
+def test_a_backup_copied_over_another_history_does_not_remove_it(place: Path, tmp_path: Path) -> None:
+    """Two histories with changes: which one is meant is not for the service to guess."""
+    run_on(place, fill)
+    run_on(tmp_path / "backup", fill)
+    present = history(place)
+    shutil.copytree(tmp_path / "backup", place, dirs_exist_ok=True)
+    with pytest.raises(StoreCorruptError, match=rf"{present.name} holds a history, and .*does not name it"):
+        run_on(place, nothing)
+    shutil.move(present, tmp_path / "moved away")
+    run_on(place, nothing)
+
+
+def test_a_history_without_its_records_is_not_taken_for_a_new_one(place: Path) -> None:
+    """Whether the directory of the records is gone, or all of the history: the error names what is missing."""
+    run_on(place, fill)
+    present = history(place)
+    for lost in (present / "log", present):
+        shutil.rmtree(lost)
+        with pytest.raises(StoreCorruptError, match=f"{present.name}/log is missing"):
+            run_on(place, nothing)
+
+
 def test_a_store_of_a_newer_service_is_left_as_it_was(place: Path) -> None:
     """A format that this code does not know is not touched; the error says to upgrade."""
     run_on(place, fill)
@@ -356,10 +394,11 @@ def test_what_an_interrupted_archive_has_left_is_removed(place: Path, monkeypatc
     assert with_documents() == [3, 7]
 
 
-def test_what_a_killed_restore_has_left_is_cleaned_away(place: Path) -> None:
-    """The histories that ``store.json`` does not name are none."""
-    run_on(place, fill)
-    shutil.copytree(history(place), place / ("f" * 24))
+def test_what_a_killed_restore_has_left_is_cleaned_away(place: Path, tmp_path: Path) -> None:
+    """It stands beside the history that ``store.json`` names, in which nothing was ever changed."""
+    run_on(place, nothing)
+    run_on(tmp_path / "other", fill)
+    shutil.copytree(history(tmp_path / "other"), place / ("f" * 24))
     run_on(place, nothing)
     assert not (place / ("f" * 24)).exists()
 
