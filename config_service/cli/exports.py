@@ -113,8 +113,8 @@ def import_store(
         print_note(f"left as it is: {line}")
     if outcome.left_alone:
         raise CommandError(
-            f"{len(outcome.left_alone)} configs have other versions here than in the file, and were left as they are; "
-            "--replace publishes the newest of the file over them",
+            f"{len(outcome.left_alone)} configs have something else here than in the file, and were left as they are; "
+            "--replace publishes the newest version of the file over others, and no draft over another one",
             ExitCode.CONFLICT,
         )
 

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,10 @@ def test_what_differs_is_left_alone_unless_it_is_to_be_replaced(
     before = target.app.operations.position
     assert run(target, "import", str(path), "--replace").exit_code == 0
     assert target.app.operations.position == before
+    target.call(target.app.operations.drafts.replace(target.admin.token, STAGED, b'{"at work": 1}'))
+    assert run(target, "import", str(path), "--replace").exit_code == 5
+    shown = run(target, "draft", "show", STAGED.name, "--document")
+    assert json.loads(shown.stdout) == {"at work": 1}
 
 
 def test_a_service_that_went_on_is_left_as_it_is(source: LiveService, target: LiveService, tmp_path: Path) -> None:
@@ -245,3 +250,22 @@ def test_a_version_for_later_is_in_no_export_and_hinders_no_import(
     assert exported(target, second) == before
     again = json.loads(run(target, "import", str(path), "--json").stdout)
     assert (again["versions_published"], again["left_alone"]) == (0, [])
+
+
+def test_what_was_archived_on_either_side_makes_no_difference(
+    source: LiveService, target: LiveService, tmp_path: Path
+) -> None:
+    """Neither to an import where it was archived, nor to one of an export from there where it was not."""
+    path, second = tmp_path / "store.export", tmp_path / "second.export"
+    expected = exported(source, path)
+    assert run(target, "import", str(path)).exit_code == 0
+    archived = run(target, "archive", "--before", datetime.now(timezone.utc).isoformat(), "--yes")
+    assert archived.exit_code == 0, archived.stderr
+    again = json.loads(run(target, "import", str(path), "--json").stdout)
+    assert (again["versions_published"], again["left_alone"]) == (0, [])
+    shorter = exported(target, second)
+    assert 0 < len(shorter) < len(expected)
+    assert all(line in expected for line in shorter)
+    before = source.app.operations.position
+    back = json.loads(run(source, "import", str(second), "--json").stdout)
+    assert (back["left_alone"], source.app.operations.position) == ([], before)
