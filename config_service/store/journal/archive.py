@@ -30,7 +30,8 @@ def archived_among(state: State, revisions: set[int]) -> set[int]:
 def remove_documents(state: State, journal: Journal, revisions: set[int]) -> None:
     """Remove the documents of ``revisions``, as far as they are there."""
     for number in sorted({state.record_of(revision) for revision in revisions}):
-        (record,) = journal.read([number])
-        kept = {revision: document for revision, document in record.documents.items() if revision not in revisions}
-        if len(kept) < len(record.documents):
-            journal.amend(replace(record, documents=kept))
+        while True:
+            (record,) = journal.read([number])
+            kept = {revision: document for revision, document in record.documents.items() if revision not in revisions}
+            if len(kept) == len(record.documents) or journal.amend(replace(record, documents=kept)):
+                break

@@ -123,9 +123,10 @@ class FilesJournal:
         """Change a cell durably; see ``Growing``."""
         return self._history.swap(name, before, after)
 
-    def amend(self, record: Record) -> None:
+    def amend(self, record: Record) -> bool:
         """Put ``record`` in the place of the one of its number; see ``Journal``."""
         self._history.amend(record)
+        return True
 
     def restore(self, epoch: str, fill: Callable[[Growing], None]) -> bool:
         """Become the journal that ``fill`` makes of an empty one of ``epoch``; see ``Journal``."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, Final, TypeAlias
 
@@ -63,6 +64,8 @@ _CONTINUED: Final = "continued_in"
 """The field of a record 1 that is none: the store was restored, and goes on in that epoch."""
 _AUTHOR: Final = "by"
 """The field by which a writer knows its own record again."""
+_EDITION: Final = "edition"
+"""The field that counts how often a record was amended."""
 _TIMEOUTS: Final = {"serverSelectionTimeoutMS": 5_000, "connectTimeoutMS": 5_000, "socketTimeoutMS": 20_000}
 """Where the URL does not say otherwise. A publish waits no longer than this for a server that does not answer."""
 _ROOM: Final = 16 * 2**20 - 2**14
@@ -132,9 +135,9 @@ class MongoJournal:
         """Make ``record`` durable; see ``Growing``. Raises DocumentTooLargeError for one that MongoDB cannot keep."""
         return self._open_place().append(record)
 
-    def amend(self, record: Record) -> None:
+    def amend(self, record: Record) -> bool:
         """Put ``record`` in the place of the one of its number; see ``Journal``."""
-        self._open_place().amend(record)
+        return self._open_place().amend(record)
 
     def cell(self, name: str) -> Cell | None:
         """Return the cell of this name, or None."""
@@ -289,8 +292,10 @@ class _Place:
         """Say that this store, as long as it has no record, goes on in another epoch."""
         return self._insert({"_id": self._id(1), _CONTINUED: epoch, _AUTHOR: secrets.token_hex(8)})
 
-    def amend(self, record: Record) -> None:
-        self._log.replace_one({"_id": self._id(record.number)}, self._spell(record))
+    def amend(self, record: Record) -> bool:
+        read = {"_id": self._id(record.number), _EDITION: record.edition}
+        amended = {**self._spell(record), _EDITION: record.edition + 1}
+        return self._log.replace_one(read, amended).matched_count == 1
 
     def cell(self, name: str) -> Cell | None:
         document = self._cells.find_one({"_id": f"{self.epoch}/{name}"})
@@ -355,10 +360,12 @@ class _Place:
             raise HistoryReplacedError(
                 f"{self._where} was restored meanwhile and goes on in another epoch; start the service again"
             )
-        return read_record(document, number)
+        edition = document.get(_EDITION)
+        return replace(read_record(document, number), edition=edition if isinstance(edition, int) else 0)
 
     def _spell(self, record: Record) -> _Document:
-        return {"_id": self._id(record.number), **record_fields(record), _AUTHOR: secrets.token_hex(8)}
+        author = secrets.token_hex(8)
+        return {"_id": self._id(record.number), **record_fields(record), _AUTHOR: author, _EDITION: 0}
 
     def _id(self, number: int) -> str:
         return f"{self.epoch}/{number:019}"

@@ -66,8 +66,11 @@ class Journal(Growing, Protocol):
     def cells(self, prefix: str) -> Iterator[Cell]:
         """Yield the cells whose names begin with ``prefix``, in no order."""
 
-    def amend(self, record: Record) -> None:
-        """Put ``record`` in the place of the one of its number, durably and at once: the same, sealed anew."""
+    def amend(self, record: Record) -> bool:
+        """Put ``record`` in the place of the one of its number, durably and at once: the same, sealed anew.
+
+        Returns False, and changes nothing, when somebody else has amended that one since it was read.
+        """
 
     def restore(self, epoch: str, fill: Callable[[Growing], None]) -> bool:
         """Become the journal that ``fill`` makes of an empty one of ``epoch``, at once and for good.

@@ -61,6 +61,8 @@ class Record:
     tokens: tuple[StoredToken, ...] = ()
     keys: tuple[WrappedKey, ...] | None = None
     check: bytes | None = None
+    edition: int = field(default=0, compare=False)
+    """How often the record was amended, where several may do so."""
 
     def __repr__(self) -> str:
         return f"Record({self.number} to {self.last})"

@@ -60,15 +60,7 @@ def reseal(state: State, journal: Journal, changes: Sequence[Resealed]) -> int:
             replaced += _reseal_token_key(state, journal, change)
         elif (revision := _revision(state, change.place)) is not None:
             in_records.setdefault(state.record_of(revision), []).append((revision, change))
-    for number, found in in_records.items():
-        (record,) = journal.read([number])
-        documents = dict(record.documents)
-        for revision, change in found:
-            if documents.get(revision) == change.before:
-                documents[revision] = change.after
-                replaced += 1
-        journal.amend(replace(record, documents=documents))
-    return replaced
+    return replaced + sum(_reseal_documents(journal, number, found) for number, found in in_records.items())
 
 
 def _of_kind(state: State, standing: Sequence[Cell], kind: SealedKind, after: SealedPlace | None) -> Iterator[Found]:
@@ -104,6 +96,17 @@ def _revision(state: State, place: SealedPlace) -> int | None:
     return kept[place.number - 1].revision if 0 < place.number <= len(kept) else None
 
 
+def _reseal_documents(journal: Journal, number: int, changes: Sequence[tuple[int, Resealed]]) -> int:
+    """Replace documents of one record, beginning again when somebody else has amended it meanwhile."""
+    while True:
+        (record,) = journal.read([number])
+        due = {
+            revision: change.after for revision, change in changes if record.documents.get(revision) == change.before
+        }
+        if not due or journal.amend(replace(record, documents={**record.documents, **due})):
+            return len(due)
+
+
 def _reseal_draft(state: State, journal: Journal, change: Resealed) -> bool:
     if change.place.key is None:
         return False
@@ -123,6 +126,9 @@ def _reseal_token_key(state: State, journal: Journal, change: Resealed) -> bool:
         return False
     (record,) = journal.read([state.token_record(token.id)])
     anew = replace(token, keys=keys)
-    journal.amend(replace(record, tokens=tuple(anew if one.id == token.id else one for one in record.tokens)))
+    # Amended by somebody else: then what is known of the token is old, and its keys are left for the next time.
+    tokens = tuple(anew if one.id == token.id else one for one in record.tokens)
+    if not journal.amend(replace(record, tokens=tokens)):
+        return False
     state.tokens[token.id - 1] = anew
     return True

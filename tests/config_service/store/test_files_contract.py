@@ -97,8 +97,8 @@ class LosesDocuments(FilesJournal):
 class NeverAmends(FilesJournal):
     """Leaves a record as it was, whatever is to be sealed anew."""
 
-    def amend(self, record: Record) -> None:
-        pass
+    def amend(self, record: Record) -> bool:
+        return bool(record.number)
 
 
 class RestoresInPlace(FilesJournal):

@@ -30,9 +30,10 @@ from config_service.domain.keys import ConfigKey
 from config_service.domain.records import ChangeKind, KeyUse, StoredKey, WrappedKey
 from config_service.domain.sealing import NewKeys, Resealed, SealedKind, SealedPlace
 from config_service.store.journal.mongo import MongoJournal
+from config_service.store.journal.record import Record
 from config_service.store.journal.store import JournalStore
 from config_service.store.protocol import KeyConflictError, KeysConflictError, SealingKeyError, VersionConflictError
-from config_service.testing import check_laws, new_draft, new_rotation, new_token, new_version
+from config_service.testing import check_laws, new_archive, new_draft, new_rotation, new_token, new_version
 from config_service.testing.store_contract.suite import NOON, sealed_under
 
 pytestmark = pytest.mark.integration
@@ -141,6 +142,43 @@ def test_a_rotation_of_one_process_does_not_undo_the_new_seals_of_another(mongod
             assert fresh is not None
             assert await second.rotate_token_keys(new_rotation(fresh, sealed_under(3, b"b"))) is not None
             await first.commit_keys(destroying)
+
+    asyncio.run(scenario())
+
+
+class Overtaken(MongoJournal):
+    """Lets another process amend the record that this one has read and is about to amend."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.other = MongoJournal(url)
+        self.revisions = [1, 1, 1]
+
+    def amend(self, record: Record) -> bool:
+        if self.revisions:
+            self.other.open()
+            (there,) = self.other.read([record.number])
+            assert self.other.amend(replace(there, documents={**there.documents, self.revisions.pop(): b"of another"}))
+            self.other.close()
+        return super().amend(record)
+
+
+def test_a_record_that_was_amended_meanwhile_is_read_again(mongodb_url: str) -> None:
+    """What another process has sealed anew or archived is not put back by who has read the record before."""
+
+    async def scenario() -> None:
+        store = JournalStore(Overtaken(mongodb_url))
+        await store.open()
+        keys = [ConfigKey(name) for name in "abc"]
+        for base in range(2):
+            await store.commit_versions([new_version(key, base, document=b"old") for key in keys])
+        place = SealedPlace(SealedKind.DOCUMENT, keys[1], 1)
+        assert await store.reseal([Resealed(place, b"old", b"new")]) == 1
+        assert await store.archive_versions(new_archive(1, key=keys[2])) is not None
+        documents = [version.document for key in keys if (version := await store.version(key, 1))]
+        assert documents == [b"of another", b"new", None]
+        await check_laws(store)
+        await store.close()
 
     asyncio.run(scenario())
 
