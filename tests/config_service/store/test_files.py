@@ -284,7 +284,7 @@ def test_a_history_that_nothing_names_is_left_as_it_was(place: Path) -> None:
     with pytest.raises(StoreCorruptError, match=r"holds a history, and .*store\.json is missing"):
         run_on(place, nothing)
     (place / "store.json").write_bytes(other)
-    with pytest.raises(StoreCorruptError, match="0{24}/log is missing"):
+    with pytest.raises(StoreCorruptError, match=r"0{24}/log is missing"):
         run_on(place, nothing)
     assert records(place) == files
     (place / "store.json").write_bytes(named)
