@@ -230,13 +230,17 @@ def read_place(text: str | None) -> SealedPlace | None:
         return None
     try:
         match json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))):
-            case [str(kind), int(number)] if 0 <= number < 10**18:
+            case [str(kind), int(number)] if _is_number(number):
                 return SealedPlace(SealedKind(kind), None, number)
-            case [str(kind), str(name), str(environment), str(label), int(number)] if 0 <= number < 10**18:
-                return SealedPlace(SealedKind(kind), ConfigKey(name, environment, label), number)
-    except (ValueError, binascii.Error, RecursionError):
+            case [str(kind), str(name), str(environment), str(label), int(number)] if _is_number(number):
+                return SealedPlace(SealedKind(kind), ConfigKey.of(name, environment, label), number)
+    except (InvalidRequestError, ValueError, binascii.Error, RecursionError):
         pass
     raise InvalidRequestError("invalid after: give back what the step before answered, or nothing to begin")
+
+
+def _is_number(value: int) -> bool:
+    return 0 <= value < 10**18 and not isinstance(value, bool)
 
 
 def _ring(ring: KeyRing) -> dict[str, object]:
