@@ -202,13 +202,20 @@ class Hub:
                 self._listening.setdefault(place, {})[audience] = None
         return audience
 
-    def _leave(self, audience: Audience, why: End) -> None:
-        """Take note of a stream of ``audience`` that has ended."""
+    def _leave(self, stream: Subscription, why: End) -> None:
+        """Take note of ``stream``, which has ended."""
+        audience = stream.audience
         self.tally.ended[audience.interest.beat, why] += 1
         if why is End.OVERFLOW:
-            token = audience.interest.token.id
-            message = "a stream of token %d was cut: its reader was too slow; it may come back and misses nothing"
-            log_event(_logger, logging.WARNING, "stream_cut", message, token, token_id=token)
+            # The request under way is the publisher's, who has nothing to do with it.
+            entered = origin.enter(origin.INTERNAL)
+            token, address = audience.interest.token.id, stream.opened.address
+            message = (
+                "a stream of token %d from %s was cut: its reader was too slow; it may come back and misses nothing"
+            )
+            told = (token, address or "an unknown address")
+            log_event(_logger, logging.WARNING, "stream_cut", message, *told, token_id=token, address=address)
+            origin.leave(entered)
         if not audience.streams:
             self._forget(audience)
 

@@ -149,7 +149,7 @@ class Audience:
 
     __slots__ = ("_when_left", "expiry", "interest", "latest", "streams", "told")
 
-    def __init__(self, interest: Interest, when_left: Callable[[Audience, End], None]) -> None:
+    def __init__(self, interest: Interest, when_left: Callable[[Subscription, End], None]) -> None:
         self.interest: Final = interest
         self.told: Final[dict[ConfigKey, Told]] = {}
         """The newest change of each config that its streams were handed."""
@@ -167,7 +167,7 @@ class Audience:
     def leave(self, stream: Subscription, why: End) -> None:
         """Take ``stream`` out, which has ended."""
         self.streams.pop(stream, None)
-        self._when_left(self, why)
+        self._when_left(stream, why)
 
     def end(self, why: End) -> None:
         """End every stream."""

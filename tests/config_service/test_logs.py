@@ -248,6 +248,24 @@ async def test_the_life_of_the_service_is_told(
     assert (told[0]["epoch"], told[0]["revision"]) == (epoch, 0)
 
 
+async def test_a_stream_that_is_cut_is_told_with_its_own_token_and_address(
+    start: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not with those of the publisher, within whose request it is noticed."""
+    service = await start(queue_frames=1)
+    await service.publish("orders")
+    minted = await service.mint()
+    entered = origin.enter(Origin("r-1", "10.0.0.7"))
+    service.operations.streams.subscribe(minted.token, "orders")
+    origin.leave(entered)
+    http = service.client(service.admin)
+    for number in range(2):
+        await http.put("/api/v1/manage/configs/orders", content=b'{"n": %d}' % number)
+    (cut,) = [one for one in lines(caplog, "config_service") if one["event"] == "stream_cut"]
+    assert (cut["level"], cut["token_id"], cut["address"]) == ("warning", minted.token.id, "10.0.0.7")
+    assert "request_id" not in cut
+
+
 @pytest.mark.e2e
 def test_a_process_logs_nothing_but_json_when_told_to(tmp_path: Any) -> None:
     """From its start to its end, so that a collector has no line that it cannot read."""
