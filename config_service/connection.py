@@ -84,6 +84,7 @@ class Connection(HttpToolsProtocol):
 
     _phase = _Phase.IDLE
     _deadline: asyncio.TimerHandle | None = None
+    _look: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _head_began = False
     _data = b""
@@ -108,6 +109,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._disarm()
+        self._forget_reader()
         super().connection_lost(exc)
 
     # What the parser tells
@@ -239,9 +241,36 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on to the next request; a reader that does not take this answer is given a bounded time."""
         super().on_response_complete()
+        self._watch_reader()
+
+    def pause_writing(self) -> None:
+        """Wait for a reader that is behind in the middle of a long answer, for a bounded time."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """Go on: the reader has taken what it was sent."""
+        super().resume_writing()
+        self._forget_reader()
+
+    def _watch_reader(self) -> None:
+        """Look again in a while, from now on, whether the reader takes what waits for it."""
+        self._forget_reader()
         left = self.transport.get_write_buffer_size()
         if left:
-            self.loop.call_later(self._limits.body_seconds, _drained, ref(self), self.transport, left)
+            self._look = self.loop.call_later(self._limits.body_seconds, self._cut_or_wait, left)
+
+    def _cut_or_wait(self, before: int) -> None:
+        """Cut a reader that has taken nothing since it was last looked at."""
+        if self.transport.get_write_buffer_size() >= before:
+            self.transport.abort()
+        else:
+            self._watch_reader()
+
+    def _forget_reader(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def _is_idle(self) -> bool:
         """Tell whether nothing is asked. uvicorn waits without end for what comes in, line ends for example."""
@@ -298,18 +327,6 @@ def _take_over(
 ) -> tuple[asyncio.Transport, bytes] | None:
     here, asked = connection(), cycle()
     return None if here is None or asked is None else here.take_over(asked, headers)
-
-
-def _drained(connection: ref[Connection], transport: asyncio.Transport, before: int) -> None:
-    """Cut a reader that has taken nothing of its answer since it was last looked at."""
-    here = connection()
-    left = transport.get_write_buffer_size()
-    if here is None or not left:
-        return
-    if left >= before:
-        transport.abort()
-    else:
-        here.loop.call_later(here._limits.body_seconds, _drained, connection, transport, left)
 
 
 async def _refuse_surplus(application: object, scope: Scope, _receive: Receive, send: Send) -> None:

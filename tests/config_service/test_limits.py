@@ -204,14 +204,15 @@ def test_garbage_behind_a_request_does_not_answer_that_request(begin: Callable[.
     assert received == b"" or received.startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_reader_that_takes_nothing_of_its_answer_is_cut(begin: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("path", [CONFIGS + b"/orders", b"/api/v1/manage/backup"])
+def test_a_reader_that_takes_nothing_of_its_answer_is_cut(begin: Callable[..., Any], path: bytes) -> None:
     """It would hold the answer in memory for as long as it likes; one that is merely slow gets all of it."""
     service = begin(body_timeout=0.3, send_buffer=4096, max_document_bytes=5_000_000)
     document = b'{"a": "' + b"x" * 2_000_000 + b'"}'
     service.publish(document)
     with connected(service, receive_buffer=4096) as stuck, connected(service, receive_buffer=4096) as slow:
         for connection in (stuck, slow):
-            connection.sendall(get(service, b"Connection: close", path=CONFIGS + b"/orders"))
+            connection.sendall(get(service, b"Connection: close", path=path))
         received, begun = 0, time.monotonic()
         while part := slow.recv(20_000):
             received += len(part)
