@@ -15,6 +15,7 @@ a thread has begun it finishes, though the request be cancelled.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -109,6 +110,8 @@ class MongoJournal:
 
         Raises StoreCorruptError for a database of something else; StoreError.
         """
+        # At DEBUG it tells every command, with all that is written.
+        logging.getLogger("pymongo.command").setLevel(logging.INFO)
         given = self._url.partition("?")[2].lower()
         timeouts: Any = {name: value for name, value in _TIMEOUTS.items() if f"{name.lower()}=" not in given}
         client: MongoClient[_Document] = MongoClient(self._url, connect=False, **timeouts)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -271,6 +273,21 @@ def test_more_than_mongodb_keeps_in_one_document_is_refused(mongodb_url: str) ->
             assert (await store.commit_version(new_version())).revision == 1
 
     asyncio.run(scenario())
+
+
+def test_the_driver_logs_nothing_of_what_is_written(mongodb_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It would tell every command at its most verbose, documents, names and hashes included."""
+    caplog.set_level(logging.DEBUG)
+
+    async def scenario() -> None:
+        async with stores(mongodb_url, 1) as (store,):
+            await store.commit_token(new_token(CANARY))
+            await store.commit_version(new_version(ConfigKey(CANARY), document=CANARY.encode()))
+            await store.replace_draft(ORDERS, None, new_draft(document=CANARY.encode()))
+
+    asyncio.run(scenario())
+    assert CANARY not in caplog.text
+    assert b64encode(CANARY.encode()).decode() not in caplog.text
 
 
 class LosesTheAnswer:
