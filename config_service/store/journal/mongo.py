@@ -101,7 +101,8 @@ class MongoJournal:
             else:
                 hosts = ",".join(f"{host}:{port}" if port else host for host, port in parsed["nodelist"])
                 self._where = f"the MongoDB database {parsed['database']} at {hosts}"
-                faulty = not parsed["database"]
+                # A password that was not percent-encoded may end up in the place of the database.
+                faulty = not parsed["database"] or "@" in parsed["database"]
         if faulty:
             raise StoreError(f"unsupported URL of a store in MongoDB; use {URL_FORM}")
 

@@ -349,6 +349,10 @@ def test_a_commit_whose_answer_stays_lost_says_so(mongodb_url: str) -> None:
         f"mongodb://user:{CANARY}@",
         f"mongodb://us:er:{CANARY}@db.example/x",
         f"mongodb://user:{CANARY}@db.example:port/x",
+        f"mongodb://user:27017/{CANARY}@db.example",
+        f"mongodb://user:27017/{CANARY}@db.example/x",
+        f"mongodb://user:{CANARY}@x@db.example/x",
+        f"mongodb://user:{CANARY}/x@db.example/x",
         "http://db.example/x",
     ],
 )
