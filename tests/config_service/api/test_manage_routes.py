@@ -221,7 +221,7 @@ async def test_there_is_no_rollback_to_what_is_not_there(http: Any) -> None:
         b'{"version": 1000000000000000000}',
         b'{"version": 1, "canary-44f0": 1}',
         b'{"canary-44f0": "canary-44f0"}',
-        b'{"version": "canary-44f0"}',
+        b'{"version": "1 canary-44f0"}',
         b"\xff",
     ],
 )
