@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -28,7 +27,7 @@ from .arguments import (
 from .documents import confirm, print_change, print_document, read_file
 from .exits import CommandError, ExitCode
 from .manage import ManageApi
-from .output import print_fields, print_json, print_line, print_table
+from .output import is_terminal, print_fields, print_json, print_line, print_table
 from .sides import document_of, print_draft_difference
 from .unified import print_unified
 from .wire import (
@@ -306,11 +305,25 @@ def diff(
         if as_json:
             print_json(answer)
             return
-        if unified or (unified is None and sys.stdout.isatty()):
-            documents = [document_of(service, name, place, side) for side in (old, new)]
-            print_unified(documents[0], documents[1], old, new)
-            return
+        documents = _documents(service, name, place, (old, new), unified)
+    if documents is not None:
+        print_unified(documents[0], documents[1], old, new)
+        return
     print_table(DIFFERENCE_COLUMNS, [difference_row(row) for row in rows_of(answer, "differences")])
+
+
+def _documents(
+    service: ManageApi, name: str, place: Mapping[str, str | None], sides: tuple[str, str], unified: bool | None
+) -> list[bytes] | None:
+    """Return the documents to show as lines; None where a list is wanted, or the token may not read them."""
+    if unified is False or (unified is None and not is_terminal()):
+        return None
+    try:
+        return [document_of(service, name, place, side) for side in sides]
+    except CommandError as error:
+        if unified or error.code is not ExitCode.DENIED:
+            raise
+    return None
 
 
 def _unchecked(row: Mapping[str, object]) -> str:

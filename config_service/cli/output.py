@@ -16,6 +16,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def is_terminal() -> bool:
+    """Tell whether what is printed is read by a person."""
+    return sys.stdout.isatty()
+
+
 def print_json(answer: object, *, flush: bool = False) -> None:
     """Print the service's answer as indented JSON."""
     print(json.dumps(answer, indent=2), flush=flush)

@@ -145,3 +145,17 @@ def test_who_may_not_read_a_document_is_not_shown_it(live: LiveService) -> None:
         refused = run(live, *command, token=minted["secret"])
         assert (refused.exit_code, refused.stdout) == (3, "")
         assert "canary" not in refused.stderr
+
+
+@pytest.mark.integration
+def test_a_terminal_shows_lines_to_who_may_read_them_and_the_list_to_others(
+    live: LiveService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list is what the service tells whoever may write; ``--list`` asks for it in any case."""
+    monkeypatch.setattr("config_service.cli.drafts.is_terminal", lambda: True)
+    minted = json.loads(run(live, "token", "create", "w2", "--scope", "*@*:write", "--json").stdout)
+    sides = ("--from", "1", "--to", "2")
+    assert "--- 1" in run(live, "diff", "orders", *sides).stdout
+    assert "--- 1" not in run(live, "diff", "orders", *sides, "--list").stdout
+    listed = run(live, "diff", "orders", *sides, token=minted["secret"])
+    assert (listed.exit_code, "changed" in listed.stdout, "--- 1" in listed.stdout) == (0, True, False)
