@@ -11,12 +11,13 @@ from datetime import datetime
 from typing import Final
 
 from .domain.records import ChangeKind, Head, LogEntry
+from .findings import Anchor, Progress, Report
 from .security.at_rest import Vault
 from .security.chain import Detail
 from .security.tokens import Token, TokenRegistry
 from .store.protocol import ConfigStore
 from .unlocking import KeyHolder
-from .verifying import Anchor, Progress, Report, Verification
+from .verifying import Verification
 
 MAX_ENTRIES: Final = 1000
 """Entries in one answer, at most."""

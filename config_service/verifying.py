@@ -6,7 +6,6 @@ everything up to the revision at which the log ended when it began.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,7 +13,7 @@ from typing import Final
 from config_client.protocol import format_timestamp
 
 from .beforehand import Before, fingerprint_of, made_by, makes_schema, makes_version, opened_keys, sealed_of
-from .domain.errors import InvalidRequestError, StoreCorruptError
+from .domain.errors import StoreCorruptError
 from .domain.keys import ConfigKey
 from .domain.records import (
     Activation,
@@ -27,12 +26,12 @@ from .domain.records import (
     StoredToken,
     Version,
 )
+from .findings import Anchor, Finding, Progress, Report
 from .security import fingerprints
 from .security.at_rest import Vault
 from .security.chain import Detail, same
 from .store.protocol import ConfigStore
 
-_ANCHOR: Final = re.compile(r"[0-9]{1,18}:[0-9a-f]{64}")
 _PAGE: Final = 256
 """Log entries read at a time."""
 _MOST: Final = 1000
@@ -48,55 +47,6 @@ _ABOUT_KEYS: Final = frozenset(
         ChangeKind.AUDIT_STARTED,
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """A revision and its link, as they were once: kept elsewhere, they tell whether history was rewritten since."""
-
-    revision: int
-    link: bytes
-
-    def __str__(self) -> str:
-        return f"{self.revision}:{self.link.hex()}"
-
-    @classmethod
-    def parse(cls, text: str) -> Anchor:
-        """Return the anchor that ``REVISION:LINK`` spells. Raises InvalidRequestError."""
-        if _ANCHOR.fullmatch(text.strip()) is None:
-            raise InvalidRequestError("invalid anchor: REVISION:LINK, as `config-service audit head` prints it")
-        revision, link = text.strip().split(":")
-        return cls(int(revision), bytes.fromhex(link))
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it has to be, and the revision at which it shows (None: at none in particular)."""
-
-    revision: int | None
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a verification has come: revisions looked at, of how many."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a verification found. ``more`` counts findings that are not told one by one."""
-
-    head: Head
-    findings: tuple[Finding, ...]
-    more: int = 0
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
 
 
 @dataclass

@@ -15,7 +15,7 @@ from config_client.protocol import parse_timestamp
 from ..audit_operations import MAX_ENTRIES, Wanted
 from ..domain.errors import InvalidRequestError, ServiceError
 from ..domain.records import ChangeKind
-from ..verifying import Anchor, Progress, Report
+from ..findings import Anchor, Progress, Report
 from .calls import PREFIX, REFUSALS, Caller, Calls, Responses, forbid_storing
 from .sealing_models import AuditList, HeadRow, audit_list, head_row, verification_line
 

@@ -15,8 +15,8 @@ from ..domain.errors import InvalidRequestError
 from ..domain.keys import ConfigKey
 from ..domain.records import ChangeKind, Head, KeyUse
 from ..domain.sealing import SealedKind, SealedPlace
+from ..findings import Anchor, Progress, Report
 from ..key_operations import DEFAULT_BATCH, MAX_BATCH, KeyRing, Step
-from ..verifying import Anchor, Progress, Report
 from .models import Request
 
 _TIME = "2026-01-31T12:00:00.000000+00:00"

@@ -12,11 +12,12 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mappin
 from ..api.sealing_models import verification_line
 from ..app import utc_now
 from ..domain.errors import StoreCorruptError
+from ..findings import Anchor
 from ..security.at_rest import Vault
 from ..settings import Settings
 from ..store.urls import create_store
 from ..unlocking import KeyHolder
-from ..verifying import Anchor, Verification
+from ..verifying import Verification
 from .starting import start_failures
 
 _Lines = Iterable[Mapping[str, object]]

@@ -12,21 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 from vaults import NOON
 
 from config_client.protocol import format_timestamp
 from config_service import origin
 from config_service.app import Application, create_app, utc_now
 from config_service.audit_operations import Wanted
-from config_service.domain.errors import InvalidRequestError, StoreError
+from config_service.domain.errors import InvalidRequestError, StoreError, StoreFullError
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import ChangeKind, LogEntry
 from config_service.domain.scopes import SERVICE_SCOPES
 from config_service.domain.sealing import SealedKind
+from config_service.findings import Anchor, Report
 from config_service.security.at_rest import _ciphers, _encrypt, _of
 from config_service.security.keyring import lengthy
 from config_service.settings import Settings
-from config_service.verifying import Anchor, Report, Verification
+from config_service.verifying import Verification
 
 MASTER_KEY = "5a" * 32
 ORDERS, PAYMENTS = ConfigKey("orders"), ConfigKey("payments", "prod", "next/1")
@@ -395,6 +397,38 @@ def test_a_change_whose_audit_entry_cannot_be_made_is_refused(
         assert (await operations.drafts.read(admin, ORDERS)).content == draft
         assert (await app._store.position()).revision == 14
         await operations.publish(admin, ORDERS, b'{"value": "goes through"}')
+        assert (await verify(app)).sound
+
+    run(path, scenario)
+
+
+def test_a_change_that_has_no_room_for_its_audit_entry_is_refused(path: Path) -> None:
+    """A full disk refuses the change with its entry; what was there is served on, and with room again it goes on."""
+
+    def limit(connection: Connection, pages: int | None = None) -> None:
+        """Let the file not grow beyond ``pages``; None: beyond what it has, all of which is used."""
+        used = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages or used}")
+
+    async def scenario(app: Application) -> None:
+        operations = app.operations
+        admin = operations._registry.get(1)
+        assert admin is not None
+        before = await app._store.head()
+        await app._store._write(limit)  # type: ignore[attr-defined]
+        refused = 0
+        for number in range(200):
+            try:
+                await operations.publish(admin, ORDERS, b'{"value": %d}' % number)
+            except StoreFullError:
+                refused += 1
+        assert refused
+        kept = operations.newest(admin, ORDERS)
+        assert (await app._store.head()).revision == before.revision + 200 - refused
+        assert (await verify(app)).sound
+        await app._store._write(limit, 1_000_000)  # type: ignore[attr-defined]
+        outcome = await operations.publish(admin, ORDERS, b'{"value": "room"}')
+        assert outcome.document.version == kept.version + 1
         assert (await verify(app)).sound
 
     run(path, scenario)
