@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..domain.errors import HistoryReplacedError, ServiceError, StoreError
+from ..domain.records import Head
 from ..store.protocol import ConfigStore
 from .feed import Feed
 
@@ -39,6 +40,7 @@ class Follower:
         self._monotonic = monotonic
         self._looked = monotonic()
         self._failure = ""
+        self._head: Head | None = None
 
     @property
     def behind(self) -> float:
@@ -70,21 +72,36 @@ class Follower:
     async def look(self) -> None:
         """Apply what was committed up to now. Raises HistoryReplacedError, or StoreError when it cannot be read."""
         started, before = self._monotonic(), self._feed.position
-        there = await self._store.position()
-        if there.epoch != before.epoch:
+        head = await self._store.head()
+        if head.epoch != before.epoch:
             raise HistoryReplacedError(
-                f"the history of the store was replaced: it is in epoch {there.epoch}, this process served "
+                f"the history of the store was replaced: it is in epoch {head.epoch}, this process served "
                 f"{before.epoch}; start it again to serve what is there now"
             )
-        if there.revision < before.revision:
+        if head.revision < before.revision or not await self._continues(head):
             raise HistoryReplacedError(
-                f"the store has lost changes: it ends at revision {there.revision}, and {before.revision} was served "
-                "already. Was it restored by hand, or taken over by a standby that was behind? Restore it with "
-                "`config-service restore`, which begins a new epoch, or clients keep what they have"
+                f"the store has lost changes: it ends at revision {head.revision}, and what was served up to "
+                f"{before.revision} is not all there. Was it restored by hand, or did a standby take over that was "
+                "behind? Restore it with `config-service restore`, which begins a new epoch; until then clients keep what "
+                "they have"
             )
-        if there.revision > self._feed.position.revision:
+        self._head = head
+        if head.revision > self._feed.position.revision:
             await self._feed.catch_up()
         self._looked = started
+
+    async def _continues(self, head: Head) -> bool:
+        """Tell whether the log up to ``head`` goes on from where it ended at the look before.
+
+        Every entry has a link of its own, so another entry of the same revision is known by it.
+        """
+        known = self._head
+        if known is None or known.link is None or head == known:
+            return True
+        if head.revision <= known.revision:
+            return False
+        entries = await self._store.log(known.revision - 1, 1)
+        return bool(entries) and entries[0].link in {None, known.link}
 
     def _note(self, error: Exception | None) -> None:
         """Log what changed: that the store cannot be read, and that it can be read again."""

@@ -164,17 +164,21 @@ class PostgresDatabase:
 
     def connect(self) -> psycopg.Connection[Any]:
         """Return a connection on which every statement stands alone until told otherwise. Raises StoreError."""
-        try:
-            connection = psycopg.connect(autocommit=True, **self._parameters)
-        except psycopg.Error as error:
-            reason = _words_of_the_server(error)
-        else:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                connection = psycopg.connect(autocommit=True, **self._parameters)
+            except psycopg.Error as error:
+                reason = _words_of_the_server(error)
+                break
             try:
                 connection.execute("; ".join(_SETTINGS))
-            except BaseException:
+            except BaseException as error:
+                lost = isinstance(error, psycopg.Error) and connection.closed
                 connection.close()
-                raise
-            return connection
+                if not lost or attempt == _ATTEMPTS:
+                    raise
+            else:
+                return connection
         raise StoreError(f"{self._name}: {_UNREACHABLE}{reason}")
 
     def reading_engine(self, connections: int) -> Engine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ import pytest
 from config_client.protocol import Position
 from config_service.delivery.following import STALE_AFTER, Follower
 from config_service.domain.errors import HistoryReplacedError, StoreError
+from config_service.domain.records import ChangeKind, Head, LogEntry
 
 pytestmark = pytest.mark.anyio
 SECRET = "canary-5f1c"
+NOON = datetime(2026, 2, 3, 12, tzinfo=timezone.utc)
 
 
 class Store:
@@ -21,15 +24,22 @@ class Store:
 
     def __init__(self, epoch: str) -> None:
         self.there = Position(epoch, 3)
+        self.links = b"123456789"
+        """The link of each entry."""
         self.failure: Exception | None = None
         self.waits: list[float] = []
         self.wake = asyncio.Event()
         self.waiting = asyncio.Event()
 
-    async def position(self) -> Position:
+    async def head(self) -> Head:
         if self.failure is not None:
             raise self.failure
-        return self.there
+        revision = self.there.revision
+        return Head(self.there.epoch, revision, self.links[revision - 1 : revision])
+
+    async def log(self, after: int, limit: int) -> list[LogEntry]:
+        assert limit == 1
+        return [LogEntry(after + 1, ChangeKind.PUBLISHED, 7, NOON, link=self.links[after : after + 1])]
 
     async def changed(self, timeout: float) -> None:
         self.waits.append(timeout)
@@ -136,6 +146,26 @@ async def test_who_cannot_look_for_long_says_so(follower: Follower, store: Store
     await store.next_look()
     assert follower.problem is None
     running.cancel()
+
+
+async def test_a_log_that_grew_from_another_one_is_not_applied(follower: Follower, store: Store, feed: Feed) -> None:
+    """A standby that lost the latest changes and has got others since is as long as it was, or longer: links tell."""
+    running = await started(follower, store)
+    store.links = b"12x456789"
+    store.there = Position(store.there.epoch, 5)
+    store.wake.set()
+    with pytest.raises(HistoryReplacedError, match="has lost changes"):
+        await asyncio.wait_for(running, 5)
+    assert feed.readings == 0
+
+
+async def test_other_changes_in_the_place_of_the_newest_are_noticed(follower: Follower, store: Store) -> None:
+    """The log is as long as before, and ends otherwise."""
+    running = await started(follower, store)
+    store.links = b"12x456789"
+    store.wake.set()
+    with pytest.raises(HistoryReplacedError, match="has lost changes"):
+        await asyncio.wait_for(running, 5)
 
 
 @pytest.mark.parametrize(
