@@ -82,8 +82,8 @@ class Follower:
             raise HistoryReplacedError(
                 f"the store has lost changes: it ends at revision {head.revision}, and what was served up to "
                 f"{before.revision} is not all there. Was it restored by hand, or did a standby take over that was "
-                "behind? Restore it with `config-service restore`, which begins a new epoch; until then clients keep what "
-                "they have"
+                "behind? Restore it with `config-service restore`, which begins a new epoch; until then clients keep "
+                "what they have"
             )
         self._head = head
         if head.revision > self._feed.position.revision:
