@@ -89,7 +89,7 @@ def secret_of(headers: RawHeaders) -> str:
 
 
 def parse_query(raw: bytes) -> Mapping[str, str]:
-    """Return the parameters of a query that have a value. Unknown ones are ignored.
+    """Return the parameters of a query that have a value. Unknown ones are ignored; an empty moment is not.
 
     Raises InvalidRequestError when it is not UTF-8 behind percent signs, or a known parameter comes twice.
     """
@@ -105,7 +105,8 @@ def parse_query(raw: bytes) -> Mapping[str, str]:
     parameters = dict(known)
     if len(parameters) != len(known):
         raise InvalidRequestError("invalid query: a parameter was given more than once")
-    return {name: value for name, value in parameters.items() if value}
+    # Who means to publish for later, and forgot when, does not mean at once.
+    return {name: value for name, value in parameters.items() if value or name == "valid_from"}
 
 
 def key_of(name: str, query: Mapping[str, str], token: Token) -> ConfigKey:

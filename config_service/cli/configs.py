@@ -160,7 +160,7 @@ def rollback(
     """Publish the document of another version again, as a new version."""
     query = key_query(name, environment, label)
     body = json.dumps(
-        {"version": version_or_savepoint(version)} | ({"valid_from": valid_from} if valid_from else {})
+        {"version": version_or_savepoint(version)} | ({} if valid_from is None else {"valid_from": valid_from})
     ).encode()
     with ManageApi(url, token) as service:
         row = service.call(

@@ -237,7 +237,7 @@ def publish(
     rows = [
         {"name": name, "if_match": version, **query} for (name, version), query in zip(wanted, queries, strict=True)
     ]
-    body = {"drafts": rows} | ({"valid_from": valid_from} if valid_from else {})
+    body = {"drafts": rows} | ({} if valid_from is None else {"valid_from": valid_from})
     with ManageApi(url, token) as service:
         answer = service.call("POST", DRAFTS_PUBLISH_ROUTE, body=json.dumps(body).encode())
     if as_json:

@@ -68,6 +68,9 @@ async def test_moments_that_cannot_be_are_refused(service: Any, http: Any) -> No
     refusal(await http.post(f"{MANAGE}/drafts/publish", json=last), 422, "invalid_schedule")
     body = {"drafts": [{"name": "orders"}], "valid_from": "tomorrow"}
     refusal(await http.post(f"{MANAGE}/drafts/publish", json=body), 400, "invalid_request")
+    for route in (CONFIG, f"{CONFIG}/draft/publish"):
+        call = http.put if route == CONFIG else http.post
+        refusal(await call(f"{route}?valid_from=", content=b"{}"), 400, "invalid_request")
     twice = await http.put(f"{CONFIG}?valid_from=2999-01-01T00:00:00Z&valid_from=2998-01-01T00:00:00Z", content=b"{}")
     refusal(twice, 400, "invalid_request")
     assert await service.store.versions(ConfigKey("orders")) == []
