@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 from config_client import ConfigClient, Options
 from config_client.errors import ConnectionError as UnreachableError
 from config_service.cli.program import program
+from config_service.domain.keys import ConfigKey
 from config_service.process import ServiceProcess
 from config_service.server import ListenError, run
 from config_service.settings import Settings
@@ -115,12 +116,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @contextmanager
-def connected(address: tuple[str, int], context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
-    with (
-        closing(socket.create_connection(address, timeout=20)) as plain,
-        context.wrap_socket(plain, server_hostname="127.0.0.1") as wrapped,
-    ):
-        yield wrapped
+def connected(
+    address: tuple[str, int], context: ssl.SSLContext, *, receive_buffer: int | None = None
+) -> Iterator[ssl.SSLSocket]:
+    with closing(socket.socket()) as plain:
+        if receive_buffer is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        plain.settimeout(20)
+        plain.connect(address)
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as wrapped:
+            yield wrapped
 
 
 def serial_of(address: tuple[str, int], context: ssl.SSLContext) -> str:
@@ -207,18 +212,23 @@ def test_commands_come_with_a_certificate_of_their_operator(begin: Callable[...,
 def test_a_stream_over_tls_is_cut_when_it_does_not_keep_up(begin: Callable[..., Any], world: World) -> None:
     """It has taken its connection over, encryption included; another stream hears everything in order."""
     service = begin(**world.settings, send_buffer=4096, queue_frames=8, heartbeat_interval=60.0)
-    service.publish(b'{"n": 0}')
-    request = f"GET {WATCH} HTTP/1.1\r\nHost: x\r\nX-Service-Token: {service.reader.secret}\r\n\r\n".encode()
-    with connected(service.address, world.trusting()) as slow, connected(service.address, world.trusting()) as fast:
+    key = ConfigKey("orders", "e" * 128, "l" * 128)
+    service.publish(b'{"n": 0}', key)
+    lines = (f"GET {WATCH}?label={key.label} HTTP/1.1", "Host: x", f"X-Service-Token: {service.reader.secret}", "", "")
+    context = world.trusting()
+    with (
+        connected(service.address, context, receive_buffer=4096) as slow,
+        connected(service.address, context) as fast,
+    ):
         heard = b""
         for one in (slow, fast):
-            one.sendall(request)
+            one.sendall("\r\n".join(lines).encode())
             assert one.recv(65536).startswith(b"HTTP/1.1 200 ")
         number = 0
         while len(service.app._hub) == 2:
             number += 1
-            assert number < 20_000, "the slow reader was never cut"
-            service.publish(b'{"n": %d}' % number)
+            assert number < 5000, "the slow reader was never cut"
+            service.publish(b'{"n": %d}' % number, key)
             while b'"version":%d,' % (number + 1) not in heard:
                 part = fast.recv(65536)
                 assert part, "the fast reader was cut"
