@@ -262,6 +262,17 @@ def test_the_life_of_a_config_by_command_line(start: Start) -> None:
     assert states[str(minted["id"])] == "revoked"
 
 
+def test_dev_prints_all_of_it_as_json_where_asked(start: Start) -> None:
+    """One object with the address and the variables of a client and an operator; nothing else on stdout."""
+    child = start("dev", "--json")
+    child.wait_for(r"^}\n", "stdout")
+    told = json.loads(child.stdout)
+    assert told.keys() == {"url", "client", "operator"}
+    assert told["client"].keys() == {"CONFIG_SERVICE_HOST", "CONFIG_SERVICE_TOKEN", "CONFIG_SERVICE_KEY"}
+    listed = invoke("list", "--json", **told["operator"])
+    assert (listed.exit_code, json.loads(listed.stdout)) == (0, {"configs": []})
+
+
 def test_dev_prints_three_lines_that_a_client_can_use(start: Start, tmp_path: Path) -> None:
     """Stdout is exactly the client's exports, after the service accepts: the SDK reads a config at once."""
     child = start("dev")
