@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -203,6 +204,49 @@ def settings(template: tuple[Path, str], tmp_path: Path) -> dict[str, str]:
     }
 
 
+def test_the_life_of_a_version_by_command_line(start: Start, tmp_path: Path) -> None:
+    """draft → publish together → publish for later → cancel → name → roll back to the name → archive."""
+    _, operator = developed(start("dev"))
+
+    def cli(*args: str, stdin: str = "", code: int = 0) -> str:
+        done = invoke(*args, stdin=stdin, **operator)
+        assert done.exit_code == code, done.stderr
+        return done.stdout
+
+    for number in (1, 2, 3):
+        cli("publish", "orders", "-", stdin=f'{{"a": {number}}}')
+    cli("draft", "set", "orders", "-", stdin='{"a": 4}')
+    cli("draft", "set", "billing", "-", stdin='{"b": 1}')
+    cli("draft", "publish", "orders=9", "billing", code=5)
+    told = cli("draft", "publish", "orders=3", "billing").splitlines()
+    assert [line.split(",")[1].split(":")[1] for line in told] == [" version 4", " version 1"]
+    assert "runs from 2999-01-01T00:00:00+00:00" in cli(
+        "publish", "orders", "-", "--valid-from", "2999-01-01T00:00:00Z", stdin='{"a": 5}'
+    )
+    cli("publish", "orders", "-", "--valid-from", "2001-01-01T00:00:00Z", stdin="{}", code=6)
+    assert cli("schedule", "list").splitlines()[1].split("\t")[:4] == ["orders", "default", "main", "5"]
+    cli("show", "orders", "--format", "json", "--version", "5", code=4)
+    cli("schedule", "cancel", "orders", "--yes")
+    cli("schedule", "cancel", "orders", "--yes", code=4)
+    cli("savepoint", "set", "orders", "first", "--version", "1")
+    cli("savepoint", "set", "orders", "first", code=5)
+    assert cli("show", "orders", "--format", "json", "--version", "first") == '{"a": 1}'
+    assert "version 6" in cli("rollback", "orders", "first")
+    states = [line.split("\t")[1] for line in cli("history", "orders").splitlines()[1:]]
+    assert states == ["running", "cancelled", "saved", "saved", "saved", "saved"]
+    cut_off, file = datetime.now(timezone.utc).isoformat(), tmp_path / "old.jsonl"
+    assert "4 documents would be archived" in cli("archive", "--before", cut_off, "--dry-run")
+    archived = cli("archive", "--before", cut_off, "--name", "o*", "--to", str(file), "--yes").splitlines()
+    assert archived[1].split("\t")[:4] == ["orders", "default", "main", "2 3 4 5"]
+    assert [json.loads(line)["document"] for line in file.read_text().splitlines()] == [
+        f'{{"a": {number}}}' for number in (2, 3, 4, 5)
+    ]
+    assert "0 documents were archived" in cli("archive", "--before", cut_off, "--yes")
+    cli("show", "orders", "--format", "json", "--version", "2", code=4)
+    cli("rollback", "orders", "4", code=4)
+    assert cli("audit", "verify", code=0)
+
+
 def test_the_life_of_a_config_by_command_line(start: Start) -> None:
     """dev → publish → show → history → rollback → delete → token create → list → revoke, each with its exit code."""
     client, operator = developed(start("dev"))
@@ -231,8 +275,12 @@ def test_the_life_of_a_config_by_command_line(start: Start) -> None:
     assert json.loads(cli("show", "orders", "--json"))["version"] == 2
     assert "version 3" in cli("rollback", "orders", "1", "--if-match", "2")
     assert refused(4, "rollback", "orders", "9")
-    kinds = [line.split("\t")[:3] for line in cli("history", "orders").splitlines()[1:]]
-    assert kinds == [["3", "rolled_back", "1"], ["2", "published", "-"], ["1", "published", "-"]]
+    kinds = [line.split("\t")[:4] for line in cli("history", "orders").splitlines()[1:]]
+    assert kinds == [
+        ["3", "running", "rolled_back", "1"],
+        ["2", "saved", "published", "-"],
+        ["1", "saved", "published", "-"],
+    ]
     assert "deleted, as version 4" in cli("delete", "orders", "--yes")
     assert refused(4, "delete", "orders", "--yes")
     assert refused(4, "show", "orders", "--format", "json")
