@@ -7,18 +7,20 @@ from typing import Final
 from fastapi import APIRouter, Depends, Request, Response
 
 from ..domain.scopes import Right
-from .calls import CHANGES, NOT_FOUND, PREFIX, REFUSALS, Caller, Calls, Key, Responses, forbid_storing, read_request
-from .lifecycle_models import (
+from .archive_models import (
     ArchivedList,
     ArchiveRequest,
     CandidatePage,
     CandidatesRequest,
+    archived_row,
+    candidate_page,
+)
+from .calls import CHANGES, NOT_FOUND, PREFIX, REFUSALS, Caller, Calls, Key, Responses, forbid_storing, read_request
+from .lifecycle_models import (
     ChangedSavepointRow,
     SavepointList,
     SavepointRequest,
     SavepointRow,
-    archived_row,
-    candidate_page,
     changed_savepoint_row,
     savepoint_row,
 )
