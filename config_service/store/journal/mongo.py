@@ -35,7 +35,7 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
-    WTimeoutError,
+    WriteConcernError,
 )
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
@@ -75,8 +75,8 @@ _LOOKS: Final = 8
 """Records that are looked up one by one before the rest is asked for at once."""
 _REFUSED: Final = {13: "the user may not do this", 18: "user or password are wrong", 8000: "user or password are wrong"}
 _FULL: Final = frozenset({14031, 12501, 8001})
-_UNCERTAIN: Final = (AutoReconnect, NetworkTimeout, WTimeoutError)
-"""What leaves open whether a write was made."""
+_UNCERTAIN: Final = (AutoReconnect, NetworkTimeout, WriteConcernError)
+"""What leaves open whether a write was made, or whether a majority keeps it."""
 
 
 class MongoJournal:

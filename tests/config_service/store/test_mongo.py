@@ -18,6 +18,8 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
+    WriteConcernError,
+    WTimeoutError,
 )
 
 from config_service.domain.errors import (
@@ -308,14 +310,24 @@ class LosesTheAnswer:
             raise failure
 
 
-@pytest.mark.parametrize("made", [True, False])
-def test_a_commit_whose_answer_is_lost_is_looked_up(made: bool, mongodb_url: str) -> None:
-    """Whether the insert was made or not before the connection went: there is one version afterwards, acknowledged."""
+@pytest.mark.parametrize(
+    ("failure", "made"),
+    [
+        (AutoReconnect(CANARY), True),
+        (AutoReconnect(CANARY), False),
+        (WTimeoutError(CANARY, 64), True),
+        (WriteConcernError(CANARY, 100), True),  # UnsatisfiableWriteConcern: made, and not by as many as was asked for
+    ],
+)
+def test_a_commit_whose_answer_is_lost_is_looked_up(failure: PyMongoError, made: bool, mongodb_url: str) -> None:
+    """Whether the insert was made or not before the connection went, or with too few: there is one version afterwards,
+    acknowledged once a majority has it.
+    """
 
     async def scenario() -> None:
         async with stores(mongodb_url, 1) as (store,):
             place = store._journal._place  # type: ignore[attr-defined]
-            place._log = LosesTheAnswer(place._log, [(AutoReconnect(CANARY), made)])
+            place._log = LosesTheAnswer(place._log, [(failure, made)])
             version = await store.commit_version(new_version())
             assert (version.version, version.revision) == (1, 1)
             assert (await store.commit_version(new_version(base=1))).revision == 2
