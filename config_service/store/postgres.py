@@ -1,4 +1,4 @@
-"""All that is PostgreSQL's own: its URL, the settings of a connection, how a transaction begins and ends, its errors.
+"""All that is PostgreSQL's own: its URL, the settings of a connection, how a transaction begins and ends.
 
 Knows neither records nor the tables of the store, but for the row whose lock orders all writers.
 
@@ -31,8 +31,9 @@ from sqlalchemy.exc import DBAPIError
 
 from config_client.protocol import format_timestamp
 
-from ..domain.errors import OutcomeUnknownError, StoreCorruptError, StoreError, StoreFullError, StoreLockedError
+from ..domain.errors import OutcomeUnknownError, StoreCorruptError, StoreError
 from . import migrations
+from .postgres_errors import GONE, failure_of, words_of_the_server
 from .postgres_listener import PostgresListener
 
 T = TypeVar("T")
@@ -91,7 +92,6 @@ INSERT INTO writers (id, marker, seen_at) VALUES ({row})
 ON CONFLICT (id) DO UPDATE SET marker = excluded.marker, seen_at = excluded.seen_at;
 NOTIFY config_service"""
 
-_GONE: Final = "the connection was lost; check that the server runs and can be reached"
 _UNREACHABLE: Final = (
     "cannot connect; check that the server runs, can be reached and is the primary, and that user, password and "
     "database of the store URL are right"
@@ -99,20 +99,6 @@ _UNREACHABLE: Final = (
 _FOREIGN: Final = (
     "holds tables of another program; nothing was changed: give the service a database or schema of its own"
 )
-_FAULTS: Final[dict[str, tuple[type[StoreError], str]]] = {
-    "42501": (StoreError, "the user lacks a right; make it the owner of the database"),
-    "25006": (StoreError, "the server is a standby or read-only; the store URL must lead to the primary"),
-    "53100": (StoreFullError, "no space left on the server's disk"),
-    "53200": (StoreError, "the server is out of memory"),
-    "55P03": (StoreLockedError, "another writer holds the store for long; see pg_stat_activity"),
-    "57014": (StoreError, "the statement was cancelled"),
-    "57P01": (StoreError, _GONE),
-    "57P02": (StoreError, _GONE),
-    "57P05": (StoreError, _GONE),
-    "25P03": (StoreError, "the transaction stood still for too long and was ended"),
-    "XX001": (StoreCorruptError, "the server reports damaged data; restore a backup"),
-    "XX002": (StoreCorruptError, "the server reports a damaged index; reindex, or restore a backup"),
-}
 _logger = logging.getLogger("config_service")
 
 
@@ -168,7 +154,7 @@ class PostgresDatabase:
             try:
                 connection = psycopg.connect(autocommit=True, **self._parameters)
             except psycopg.Error as error:
-                reason = _words_of_the_server(error)
+                reason = words_of_the_server(error)
                 break
             try:
                 connection.execute("; ".join(_SETTINGS))
@@ -234,7 +220,7 @@ class PostgresDatabase:
             if result and self._was_committed(engine, marker):
                 return result[0]
             if not attempts:
-                raise StoreError(f"{self._name}: {_GONE}")
+                raise StoreError(f"{self._name}: {GONE}")
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
@@ -273,15 +259,7 @@ class PostgresDatabase:
 
     def failure(self, error: Exception) -> StoreError:
         """Return what ``error`` means to an operator, without its text: that may hold parts of a statement."""
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        if isinstance(cause, psycopg.Error):
-            code = cause.sqlstate
-            if code is None:
-                remedy = _GONE if isinstance(cause, psycopg.OperationalError) else "the driver failed"
-                return StoreError(f"{self._name}: {remedy} ({type(cause).__name__})")
-            kind, remedy = _FAULTS.get(code) or (StoreError, _GONE if code[:2] == "08" else "PostgreSQL failed")
-            return kind(f"{self._name}: {remedy} ({code} {type(cause).__name__})")
-        return StoreError(f"{self._name}: unexpected {type(cause).__name__} in the store")
+        return failure_of(error, self._name)
 
     async def _connect_to_listen(self) -> psycopg.AsyncConnection[Any]:
         return await psycopg.AsyncConnection.connect(autocommit=True, **self._parameters)
@@ -329,12 +307,6 @@ def _begin_migration(connection: Connection) -> None:
     driver = _driver(connection)
     driver.execute(f"{_NO_LIMITS}; BEGIN".encode(), prepare=False)
     driver.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATION_LOCK])
-
-
-def _words_of_the_server(error: psycopg.Error) -> str:
-    """Return why the server itself refused a connection. libpq's own words may repeat parts of a malformed URL."""
-    _, found, words = str(error).partition("FATAL:")
-    return f" (it says: {words.splitlines()[0].strip()})" if found else ""
 
 
 def _driver(connection: Connection) -> psycopg.Connection[Any]:
