@@ -62,6 +62,8 @@ class SqliteFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock: FileLock | None = None
+        self._identity: tuple[int, int] | None = None
+        """Device and number of the file that is open under the path."""
 
     @classmethod
     def from_url(cls, url: str) -> SqliteFile:
@@ -82,7 +84,8 @@ class SqliteFile:
     def acquire(self) -> None:
         """Lock the file, and create it (0600) and its directory (0700) where missing.
 
-        Raises StoreLockedError when another store holds it, else StoreError.
+        Raises StoreLockedError when another store holds it, else StoreError. A file of two names is refused: each has a
+        lock and a write-ahead log of its own (SQLite, "How To Corrupt", section 2.5).
         """
         _make_directory(self._path.parent)
         lock = FileLock(self._path.with_name(f"{self._path.name}.lock"))
@@ -92,7 +95,7 @@ class SqliteFile:
                 "or use PostgreSQL (postgresql://…), which serves any number"
             )
         self._lock = lock
-        _make_file(self._path)
+        self._identity = _make_file(self._path)
 
     def release(self) -> None:
         """Give the lock back. Releasing twice, or before acquiring, does nothing."""
@@ -131,7 +134,21 @@ class SqliteFile:
     def transact(self, engine: Engine, work: Callable[[Connection], T], *, again: bool = True) -> T:
         """Return what ``work`` returns once its transaction is durable. It runs once: a file loses no connection."""
         with engine.begin() as connection:
-            return work(connection)
+            result = work(connection)
+            self._check_present()
+            return result
+
+    def _check_present(self) -> None:
+        """Raise StoreError when the path does not lead to the file any more: what is written to it would be lost."""
+        try:
+            there = _identity_of(self._path.stat())
+        except FileNotFoundError:
+            there = None
+        if self._identity not in {None, there}:
+            raise StoreError(
+                f"{self._path} was removed or replaced while the service runs; nothing was changed: put the same file "
+                "back, or stop the service and restore a backup"
+            )
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
@@ -202,18 +219,31 @@ def _make_directory(directory: Path) -> None:
         _keep_entry(place)
 
 
-def _make_file(path: Path) -> None:
-    """Create ``path`` for its owner alone; SQLite gives the log and the index beside it the same mode."""
+def _make_file(path: Path) -> tuple[int, int]:
+    """Create ``path`` for its owner alone, and return which file it is.
+
+    SQLite gives the log and the index beside it the same mode.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"{path} is not a regular file; {URL_FORMS} must name one")
+        if status.st_nlink > 1:
+            raise StoreError(
+                f"{path} has a second name (a hard link), under which another process could use it unseen; remove that "
+                "one, or make it a copy"
+            )
         if status.st_size:
             _check_header(path, os.read(descriptor, 18), status.st_size)
     finally:
         os.close(descriptor)
     _keep_entry(path)
+    return _identity_of(status)
+
+
+def _identity_of(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _check_header(path: Path, header: bytes, size: int) -> None:

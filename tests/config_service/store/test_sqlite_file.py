@@ -343,6 +343,41 @@ def test_a_second_store_on_the_same_file_is_refused(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_file_of_two_names_is_refused(tmp_path: Path) -> None:
+    """Each name has a lock and a write-ahead log of its own: two processes would not see each other's commits."""
+    path = filled(tmp_path / "store.db", 1)
+    os.link(path, tmp_path / "second.db")
+    for name in ("store.db", "second.db"):
+        with pytest.raises(StoreError, match=rf"{name} has a second name"):
+            opening(tmp_path / name)
+    (tmp_path / "second.db").unlink()
+    opening(path)
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_nothing_is_acknowledged_into_a_file_that_was_taken_away(replaced: bool, tmp_path: Path) -> None:
+    """Removed, or replaced by a copy, it is written to by nobody else, and gone with the process. Back in its place it
+    takes changes again.
+    """
+    path = tmp_path / "store.db"
+
+    async def scenario() -> None:
+        store = SqlStore(url_of(path))
+        await store.open()
+        await store.commit_version(new_version())
+        path.rename(tmp_path / "away.db")
+        if replaced:
+            path.write_bytes((tmp_path / "away.db").read_bytes())
+        with pytest.raises(StoreError, match="was removed or replaced"):
+            await store.commit_version(new_version(base=1))
+        (tmp_path / "away.db").replace(path)
+        assert (await store.commit_version(new_version(base=1))).revision == 2
+        await check_laws(store)
+        await store.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_lock_is_taken_once_and_given_back(tmp_path: Path) -> None:
     """Releasing is allowed at any time; a lock that could not be taken holds nothing."""
     first, second = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
