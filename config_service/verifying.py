@@ -109,10 +109,10 @@ class Verification:
         async for progress in self._walk():
             yield progress
         await self._check_end()
-        self._check_marks()
-        self._check_gone()
-        await self._check_keys()
         checks = (
+            self._check_marks,
+            self._check_gone,
+            self._check_keys,
             self._check_extra_versions,
             self._check_extra_schemas,
             self._check_tokens,
@@ -320,7 +320,7 @@ class Verification:
     def _follow_savepoint(self, entry: LogEntry, key: ConfigKey) -> None:
         named = self._seen.savepoints.setdefault(key, {})
         named.pop(entry.savepoint or "", None)
-        if entry.kind is ChangeKind.SAVEPOINT_SET:
+        if entry.kind is ChangeKind.SAVEPOINT_SET and entry.savepoint is not None and entry.version is not None:
             savepoint = Savepoint.of(entry)
             named[savepoint.name] = savepoint
 
@@ -358,21 +358,28 @@ class Verification:
         if self._seen.epoch is not None and head.epoch != self._seen.epoch:
             self._find(head.revision, "the epoch of the store is not the one of its newest entry: it was altered")
 
-    def _check_marks(self) -> None:
+    async def _check_marks(self) -> None:
         """No version says that it was activated or cancelled where the log does not."""
+        later = {(one.key, one.version, one.revision) for one in await self._since(lambda one: one.kind in _SCHEDULES)}
         for (key, number), version in self._seen.marks.items():
             at = version.cancelled or (version.activation.revision if version.activation else 0)
-            if at <= self._head.revision:
+            if (key, number, at) not in later:
                 self._find(
                     version.revision,
                     f"{key} version {number} was activated or cancelled by no entry of the log: altered",
                 )
 
-    def _check_gone(self) -> None:
+    async def _check_gone(self) -> None:
         """No document is missing that the log does not tell of as archived."""
+        later = {
+            (one.key, number, one.revision)
+            for one in await self._since(lambda one: one.kind is ChangeKind.ARCHIVED)
+            for number in one.archived or ()
+        }
         for (key, number), revision in self._seen.gone.items():
-            if revision <= self._head.revision:
-                self._find(revision, f"{key} version {number} was archived by no entry of the log: it was removed")
+            if (key, number, revision) not in later:
+                at = min(revision, self._head.revision)
+                self._find(at, f"{key} version {number} was archived by no entry of the log: it was removed")
 
     async def _check_savepoints(self) -> None:
         """The savepoints are those that the log leads to."""

@@ -147,8 +147,8 @@ def read_version(row: RowMapping) -> Version:
     try:
         return Version(
             key=ConfigKey(row["name"], row["environment"], row["label"]),
-            version=row["version"],
-            revision=row["revision"],
+            version=_number(row["version"]),
+            revision=_number(row["revision"]),
             kind=ChangeKind(row["kind"]),
             changed_by=row["changed_by"],
             timestamp=parse_timestamp(row["timestamp"]),
@@ -156,8 +156,8 @@ def read_version(row: RowMapping) -> Version:
             source_version=row["source_version"],
             valid_from=_timestamp_or_none(row["valid_from"]),
             activation=_activation_or_none(row),
-            cancelled=row["cancelled"],
-            archived=row["archived"],
+            cancelled=_number_or_none(row["cancelled"]),
+            archived=_number_or_none(row["archived"]),
         )
     except _MALFORMED:
         pass
@@ -172,8 +172,8 @@ def read_version_info(row: RowMapping) -> VersionInfo:
     try:
         return VersionInfo(
             key=ConfigKey(row["name"], row["environment"], row["label"]),
-            version=row["version"],
-            revision=row["revision"],
+            version=_number(row["version"]),
+            revision=_number(row["revision"]),
             kind=ChangeKind(row["kind"]),
             changed_by=row["changed_by"],
             timestamp=parse_timestamp(row["timestamp"]),
@@ -181,8 +181,8 @@ def read_version_info(row: RowMapping) -> VersionInfo:
             source_version=row["source_version"],
             valid_from=_timestamp_or_none(row["valid_from"]),
             activation=_activation_or_none(row),
-            cancelled=row["cancelled"],
-            archived=row["archived"],
+            cancelled=_number_or_none(row["cancelled"]),
+            archived=_number_or_none(row["archived"]),
         )
     except _MALFORMED:
         pass
@@ -194,7 +194,7 @@ def read_log_entry(row: RowMapping) -> LogEntry:
     try:
         kind = ChangeKind(row["kind"])
         about_schema = kind in _ABOUT_SCHEMAS
-        return LogEntry(
+        entry = LogEntry(
             revision=row["revision"],
             kind=kind,
             changed_by=row["changed_by"],
@@ -208,6 +208,8 @@ def read_log_entry(row: RowMapping) -> LogEntry:
             savepoint=row["about"] if kind in _ABOUT_SAVEPOINTS else None,
             archived=_numbers(row["about"]) if kind is ChangeKind.ARCHIVED else None,
         )
+        if _says_no_more(row, entry):
+            return entry
     except _MALFORMED:
         pass
     raise _damaged(f"the log entry of revision {row['revision']}")
@@ -261,7 +263,7 @@ def read_schema(row: RowMapping) -> StoredSchema:
     try:
         return StoredSchema(
             key=ConfigKey(row["name"], row["environment"], row["label"]),
-            number=row["number"],
+            number=_number(row["number"]),
             revision=row["revision"],
             changed_by=row["changed_by"],
             timestamp=parse_timestamp(row["timestamp"]),
@@ -277,7 +279,7 @@ def read_schema_info(row: RowMapping) -> SchemaInfo:
     try:
         return SchemaInfo(
             key=ConfigKey(row["name"], row["environment"], row["label"]),
-            number=row["number"],
+            number=_number(row["number"]),
             revision=row["revision"],
             changed_by=row["changed_by"],
             timestamp=parse_timestamp(row["timestamp"]),
@@ -362,12 +364,31 @@ def _about(entry: LogEntry) -> str | None:
     return entry.savepoint if entry.archived is None else ",".join(map(str, entry.archived))
 
 
+def _says_no_more(row: RowMapping, entry: LogEntry) -> bool:
+    """Tell whether ``row`` is what ``entry`` is kept as: what the entry does not hold, its link does not cover."""
+    for number in (entry.revision, entry.changed_by, entry.version, entry.schema, entry.token_id):
+        _number_or_none(number)
+    return all(row[column] == value for column, value in log_values(entry).items())
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(","))
 
 
 def _activation_or_none(row: RowMapping) -> Activation | None:
-    return None if row["activated"] is None else Activation(row["activated"], parse_timestamp(row["activated_at"]))
+    if row["activated"] is None and row["activated_at"] is None:
+        return None
+    return Activation(_number(row["activated"]), parse_timestamp(row["activated_at"]))
+
+
+def _number(value: object) -> int:
+    if isinstance(value, int):
+        return value
+    raise TypeError("expected a number")
+
+
+def _number_or_none(value: object) -> int | None:
+    return None if value is None else _number(value)
 
 
 def _text_or_none(moment: datetime | None) -> str | None:

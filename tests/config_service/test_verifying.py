@@ -35,7 +35,9 @@ ORDERS, PAYMENTS = ConfigKey("orders"), ConfigKey("payments", "prod", "next/1")
 CANARY = "canary-7c1e"
 _FIELDS = "kind, changed_by, timestamp, name, environment, label, version, token_id, audit, link"
 _COPY = f"INSERT INTO log (revision, {_FIELDS}) SELECT 5, {_FIELDS} FROM log WHERE revision = 6"
-_BEHIND = "INSERT INTO log (revision, kind, changed_by, timestamp) VALUES (15, 'published', 1, '2026-01-01T00:00:00Z')"
+_BEHIND = (
+    "INSERT INTO log (revision, kind, changed_by, timestamp) VALUES (15, 'published', 1, '2026-01-01T00:00:00+00:00')"
+)
 _TOKEN = (
     "INSERT INTO tokens (id, name, secret_hash, keys, default_environment, scopes, created_by, created_at, expires_at, "
     "revoked_at) SELECT 9, name, zeroblob(32), keys, default_environment, scopes, created_by, created_at, "
@@ -162,6 +164,12 @@ def test_an_untouched_store_is_sound(path: Path) -> None:
         ("UPDATE log SET name = 'payments' WHERE revision = 4", 4, "does not follow"),
         ("UPDATE log SET token_id = 1 WHERE revision = 12", 12, "does not follow"),
         ("UPDATE log SET kind = 'no such kind' WHERE revision = 5", 5, "cannot be read"),
+        ("UPDATE log SET version = 'x' WHERE revision = 4", 4, "cannot be read"),
+        ("UPDATE log SET version = 'x' WHERE revision = 6", 6, "cannot be read"),
+        # What an entry of its kind does not hold, and so no link covers.
+        ("UPDATE log SET about = 'more' WHERE revision = 4", 4, "cannot be read"),
+        ("UPDATE log SET environment = 'prod' WHERE revision = 12", 12, "cannot be read"),
+        ("UPDATE log SET timestamp = timestamp || ' ' WHERE revision = 12", 12, "cannot be read"),
         ("UPDATE log SET audit = x'00' WHERE revision = 5", 5, "does not follow"),
         ("UPDATE log SET audit = (SELECT audit FROM log WHERE revision = 4) WHERE revision = 5", 5, "does not open"),
         ("UPDATE log SET link = x'00' WHERE revision = 5", 5, "does not follow"),
@@ -187,6 +195,12 @@ def test_an_untouched_store_is_sound(path: Path) -> None:
         ("DELETE FROM versions WHERE revision = 9", 9, "is not in the store: it was removed"),
         ("UPDATE versions SET activated = 5, activated_at = timestamp WHERE revision = 4", 4, "by no entry"),
         ("UPDATE versions SET cancelled = 5 WHERE revision = 4", 4, "by no entry"),
+        # Of a change that is still to come, as if it had been made while the verification went on.
+        ("UPDATE versions SET activated = 99, activated_at = timestamp WHERE revision = 4", 4, "by no entry"),
+        ("UPDATE versions SET cancelled = 99 WHERE revision = 4", 4, "by no entry"),
+        ("UPDATE versions SET cancelled = 'x' WHERE revision = 4", 4, "cannot be read"),
+        ("UPDATE versions SET activated_at = timestamp WHERE revision = 4", 4, "cannot be read"),
+        ("UPDATE versions SET document = NULL, archived = 99 WHERE revision = 3", 14, "by no entry of the log"),
         ("UPDATE versions SET valid_from = timestamp WHERE revision = 4", 4, "not what was committed"),
         ("UPDATE schemas SET schema = x'00' WHERE revision = 6", 6, "does not open"),
         ("UPDATE schemas SET schema = NULL WHERE revision = 6", 6, "not what was committed"),
@@ -694,6 +708,8 @@ async def name_and_archive(app: Application) -> None:
         ("UPDATE versions SET archived = 12 WHERE archived IS NOT NULL", 17, "not so in the store"),
         ("UPDATE versions SET document = NULL, archived = 17 WHERE revision = 3", 17, "by no entry of the log"),
         ("UPDATE log SET about = '2' WHERE revision = 17", 17, "does not follow"),
+        ("UPDATE log SET about = NULL WHERE revision = 16", 16, "does not follow"),
+        ("UPDATE log SET version = NULL WHERE revision = 16", 16, "does not follow"),
         ("UPDATE savepoints SET version = 4", None, "savepoints of orders"),
         ("DELETE FROM savepoints", None, "savepoints of orders"),
     ],
