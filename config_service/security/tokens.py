@@ -23,7 +23,7 @@ from typing import Final
 
 from config_client.crypto import KEY_SIZE, key_id
 
-from ..domain.errors import AccessDeniedError, UnauthenticatedError
+from ..domain.errors import AccessDeniedError, StoreCorruptError, UnauthenticatedError
 from ..domain.records import StoredToken
 from ..domain.scopes import Right, Scope, allows, allows_admin
 from .at_rest import Vault
@@ -179,8 +179,14 @@ def hash_secret(secret: str) -> bytes:
 def open_token(stored: StoredToken, vault: Vault) -> Token:
     """Return ``stored`` with its keys opened; a revoked token keeps the ids of its keys only.
 
-    Raises StoreCorruptError when a key does not open.
+    Raises StoreCorruptError when a key does not open, or there is none: a key is sealed for the secret of its token, so
+    that who can write to the store and has no master key can put in no token.
     """
+    if not stored.keys:
+        raise StoreCorruptError(
+            f"token {stored.id} has no key, which every token is given: the store was damaged or altered; restore it "
+            "from a backup"
+        )
     keys = tuple(vault.open_token_key(key.sealed, stored.secret_hash, stored.id) for key in stored.keys)
     return Token(
         id=stored.id,

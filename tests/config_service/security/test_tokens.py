@@ -175,6 +175,14 @@ def test_a_key_that_does_not_open_names_its_token() -> None:
         open_token(stored(keys=(StoredKey(b"damaged"),)), VAULT)
 
 
+def test_a_token_that_was_put_into_the_store_does_not_open() -> None:
+    """Neither without a key, nor with the key of another token: only the master key seals one for a secret."""
+    of_another = stored().keys
+    for keys in ((), of_another):
+        with pytest.raises(StoreCorruptError, match="token 7"):
+            open_token(stored(secret="cst_put_in", keys=keys), VAULT)
+
+
 def test_the_secret_authenticates_and_nothing_else_does() -> None:
     """Unknown, similar and empty secrets all fail with the same message."""
     held = registry(open_token(stored("cst_right"), VAULT))
