@@ -113,8 +113,17 @@ class ManageApi:
             time.sleep(pause)
         raise CommandError(
             f"no answer from {self._url} ({failure}); is the service running, and is this its address? "
-            "CONFIG_SERVER_URL (or --url) sets it",
+            f"CONFIG_SERVER_URL (or --url) sets it{self._about_certificates()}",
             ExitCode.UNAVAILABLE,
+        )
+
+    def _about_certificates(self) -> str:
+        """Return what else to look at over TLS: a certificate that one side refused looks like no answer."""
+        if self._url.scheme != "https":
+            return ""
+        return (
+            "; does CONFIG_SERVER_CA name the authority of its certificate, and CONFIG_SERVER_CLIENT_CERT one that it "
+            "accepts, if it asks for one?"
         )
 
     @contextmanager
@@ -135,7 +144,9 @@ class ManageApi:
         except httpx.HTTPError as error:
             failure = type(error).__name__
         raise CommandError(
-            f"no whole answer from {self._url} ({failure}); is the service running? Try again", ExitCode.UNAVAILABLE
+            f"no whole answer from {self._url} ({failure}); is the service running? Try again"
+            f"{self._about_certificates()}",
+            ExitCode.UNAVAILABLE,
         )
 
 

@@ -754,6 +754,18 @@ def test_an_unreachable_service_ends_with_7() -> None:
     assert "no answer from http://127.0.0.1:" in result.stderr
     assert "is the service running" in result.stderr
     assert "CONFIG_SERVER_URL" in result.stderr
+    assert "CONFIG_SERVER_CA" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("audit", "verify")])
+def test_no_answer_over_tls_points_at_the_certificates(arguments: tuple[str, ...]) -> None:
+    """A certificate that one side refuses ends the connection, and looks like a service that does not run."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        result = run(Script(url=f"https://127.0.0.1:{unused.getsockname()[1]}"), *arguments)
+    assert result.exit_code == ExitCode.UNAVAILABLE
+    assert "CONFIG_SERVER_CA" in result.stderr
+    assert "CONFIG_SERVER_CLIENT_CERT" in result.stderr
 
 
 @pytest.mark.parametrize(
