@@ -31,18 +31,23 @@ BACKENDS = [
     pytest.param("in-memory", marks=pytest.mark.integration, id="in-memory"),
     pytest.param("real", marks=pytest.mark.e2e, id="real"),
 ]
+STAY = {
+    "test_a_published_config_is_read_back_byte_for_byte_and_in_every_target[real-thread]",
+    "test_a_stopped_service_that_returns_serves_what_was_acknowledged[real-thread]",
+    "test_publishing_identical_bytes_makes_no_version[real]",
+}
+"""Claims that the usual run holds against a real service as well."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what would be the same once more: reading from a task does not mind which service answers.
 
-    What waits for a real service again and again is among the long tests.
+    What starts a real service for itself is among the long tests, but for one of each kind.
     """
     here, kept, left_out = Path(__file__).parent, [], []
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
-        waits = item.path in {here / "test_subscribing.py", here / "test_watching.py"}
-        if waits and parameters.get("backend") == "real":
+        if parameters.get("backend") == "real" and item.name not in STAY:
             item.add_marker(pytest.mark.long)
         again = (parameters.get("backend"), parameters.get("kind")) == ("real", "task")
         (left_out if item.path == here / "test_reading.py" and again else kept).append(item)

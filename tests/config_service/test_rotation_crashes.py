@@ -69,8 +69,9 @@ async def look(url: str) -> tuple[dict[tuple[str, int], bytes | None], int]:
 
 @pytest.mark.parametrize(
     ("kind", "rounds"),
-    [("sqlite", 1), pytest.param("sqlite", 4, marks=pytest.mark.long), pytest.param("file", 2, marks=pytest.mark.long)],
+    [("sqlite", 4), ("file", 2)],
 )
+@pytest.mark.long
 def test_a_service_that_is_killed_while_it_seals_anew_loses_nothing(kind: str, rounds: int, tmp_path: Path) -> None:
     """Whatever it was in the middle of: all that was acknowledged opens, the log verifies, one data key is left."""
     url = f"sqlite:///{tmp_path}/store.db" if kind == "sqlite" else f"file://{tmp_path}/store"

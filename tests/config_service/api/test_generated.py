@@ -183,6 +183,7 @@ def test_made_up_requests_are_answered_as_described(service: Any, described: Any
     assert not [status for status in seen if status >= 500 and status != 503], seen
 
 
+@pytest.mark.long
 def test_what_is_not_described_is_noticed(service: Any, described: Any) -> None:
     """A description without 401 does not pass, nor one in which an answer has another shape."""
     document = deepcopy(described.raw_schema)
