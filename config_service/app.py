@@ -11,10 +11,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
-from typing import Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from .activation import Activator
-from .api import health
 from .api.access import log_access
 from .api.answers import Answer, EncodedAnswer, Receive, Scope, Send
 from .api.freshness import refresh_for
@@ -22,7 +22,6 @@ from .api.guard import Guard, RequestLimits
 from .api.peers import Peers
 from .api.service import PREFIX, ServiceApi
 from .api.tally import RequestTally
-from .api.web import build_web
 from .auditing import Auditor
 from .build import service_version
 from .commits import Commits
@@ -49,6 +48,11 @@ from .telemetry.metrics import ChangeTally, Metrics
 from .telemetry.tracing import find_tracing
 from .unlocking import KeyHolder
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_HEALTH_PATHS: Final = frozenset({"/healthz", "/readyz"})
+"""What is answered whether or not the service can serve."""
 _logger = logging.getLogger("config_service")
 
 
@@ -179,7 +183,7 @@ class Application:
             clock=clock,
         )
         """What the service measures of itself."""
-        self._web = build_web(self.operations, self.readiness, self.metrics.render, settings.metrics_token)
+        self._metrics_token = settings.metrics_token
         limits = RequestLimits(settings.max_target_bytes, settings.max_header_bytes, settings.max_headers)
         self._guard = Guard(
             self._dispatch,
@@ -221,6 +225,16 @@ class Application:
     async def _look_at_store(self) -> None:
         if self.ready:
             await self._store_checks.look()
+
+    @cached_property
+    def web(self) -> FastAPI:
+        """The management API, health and metrics, made when first asked for: by servers as they start, by repairs never.
+
+        The framework takes a third of a start.
+        """
+        from .api.web import build_web  # noqa: PLC0415
+
+        return build_web(self.operations, self.readiness, self.metrics.render, self._metrics_token)
 
     async def start(self) -> None:
         """Open the store, check the master key and load what is served.
@@ -319,16 +333,16 @@ class Application:
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw: bytes = scope["raw_path"]
-        if self._heartbeats is None and scope["path"] not in health.PATHS:
+        if self._heartbeats is None and scope["path"] not in _HEALTH_PATHS:
             raise UnavailableError("the service is starting")
-        if self.replaced is not None and scope["path"] not in health.PATHS:
+        if self.replaced is not None and scope["path"] not in _HEALTH_PATHS:
             raise UnavailableError("the service has to start again")
-        if self._follower is not None and scope["path"] not in health.PATHS:
+        if self._follower is not None and scope["path"] not in _HEALTH_PATHS:
             await refresh_for(self.operations, scope)
         if raw.startswith(PREFIX) and raw[len(PREFIX) : len(PREFIX) + 1] in {b"", b"/"}:
             await self._serve(scope, receive, send)
         else:
-            await self._web(scope, receive, send)
+            await self.web(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -343,6 +357,7 @@ class Application:
         await receive()
         try:
             await self.start()
+            _ = self.web
         except ServiceError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return

@@ -84,6 +84,8 @@ class Server(uvicorn.Server):
         try:
             if self._prepare is not None:
                 await self._prepare(self._application.operations)
+            # Before the first request, which would wait for it.
+            _ = self._application.web
             await self._listen(sockets or [])
         except BaseException:
             await self._application.stop()

@@ -14,7 +14,6 @@ from ..domain.errors import NotReadyError
 from ..readiness import Readiness
 from .models import ErrorBody
 
-PATHS: Final = frozenset({"/healthz", "/readyz"})
 router: Final = APIRouter(tags=["health"])
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 def described() -> dict[str, Any]:
     """The description, of an application that was never started."""
     application = create_app(Settings.load(master_key="5a" * 32, store_url="sqlite:///never.db"))
-    document: dict[str, Any] = json.loads(json.dumps(application._web.openapi()))
+    document: dict[str, Any] = json.loads(json.dumps(application.web.openapi()))
     return document
 
 

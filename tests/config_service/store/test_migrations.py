@@ -124,6 +124,8 @@ def test_there_is_one_line_of_migrations(database: SqliteFile) -> None:
         scripts = ScriptDirectory.from_config(migrations.configuration(connection))
     assert len(scripts.get_heads()) == 1
     assert len(scripts.get_bases()) == 1
+    assert migrations.revisions() == [one.revision for one in scripts.walk_revisions()][::-1]
+    assert scripts.get_heads() == [migrations.revisions()[-1]]
 
 
 def test_down_and_up_again_makes_an_empty_store(database: SqliteFile, path: Path) -> None:
