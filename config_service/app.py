@@ -228,7 +228,7 @@ class Application:
 
     @cached_property
     def web(self) -> FastAPI:
-        """The management API, health and metrics, made when first asked for: by servers as they start, by repairs never.
+        """The management API, health and metrics, made when first asked for: by servers at once, by repairs never.
 
         The framework takes a third of a start.
         """
