@@ -13,10 +13,11 @@ from typing import Final
 from config_client.protocol import format_timestamp
 
 from .beforehand import Before, fingerprint_of, made_by, makes_schema, makes_version, opened_keys, sealed_of
-from .domain.errors import StoreCorruptError
+from .domain.errors import StoreCorruptError, WrongMasterKeyError
 from .domain.keys import ConfigKey
 from .domain.records import (
     Activation,
+    BesideLog,
     ChangeKind,
     Head,
     KeyUse,
@@ -96,6 +97,8 @@ class Verification:
         self._more = 0
         self._head = Head("", 0, None)
         self._seen = _Seen()
+        self._beside: BesideLog | None = None
+        """What the store had beside its log once the log was followed; None when it cannot be read."""
 
     @property
     def report(self) -> Report:
@@ -104,11 +107,17 @@ class Verification:
 
     async def run(self) -> AsyncIterator[Progress]:
         """Verify, and yield how far it is from time to time. Raises StoreError when the store cannot be read."""
-        self._head = await self._store.head()
+        try:
+            self._head = await self._store.head()
+        except StoreCorruptError as error:
+            self._find(None, f"{error}. Where the log ends is not known, and the rest was not verified")
+            yield Progress(0, 0)
+            return
         yield Progress(0, self._head.revision)
         async for progress in self._walk():
             yield progress
         await self._check_end()
+        await self._read_beside()
         checks = (
             self._check_marks,
             self._check_gone,
@@ -118,6 +127,8 @@ class Verification:
             self._check_tokens,
             self._check_drafts,
             self._check_savepoints,
+            self._check_last_token,
+            self._check_master_key,
         )
         for check in checks:
             try:
@@ -346,10 +357,10 @@ class Verification:
             )
         try:
             behind = [entry.revision for entry in await self._store.log(head.revision, _PAGE)]
+            newest = await self._store.head()
         except StoreCorruptError as error:
             self._find(head.revision, f"what stands behind the end of the log cannot be read: {error}")
             return
-        newest = await self._store.head()
         for revision in behind:
             if revision > newest.revision:
                 self._find(
@@ -357,6 +368,12 @@ class Verification:
                 )
         if self._seen.epoch is not None and head.epoch != self._seen.epoch:
             self._find(head.revision, "the epoch of the store is not the one of its newest entry: it was altered")
+
+    async def _read_beside(self) -> None:
+        try:
+            self._beside = await self._store.beside_log()
+        except StoreCorruptError as error:
+            self._find(None, str(error))
 
     async def _check_marks(self) -> None:
         """No version says that it was activated or cancelled where the log does not."""
@@ -382,12 +399,50 @@ class Verification:
                 self._find(at, f"{key} version {number} was archived by no entry of the log: it was removed")
 
     async def _check_savepoints(self) -> None:
-        """The savepoints are those that the log leads to."""
+        """The savepoints are those that the log leads to, of whichever config."""
+        named = frozenset() if self._beside is None else self._beside.named
+        differing: list[tuple[ConfigKey, str]] = []
+        for key in sorted(self._seen.versions.keys() | named):
+            what = f"the savepoints of {key} are not those that the log tells of: altered"
+            try:
+                held = {one.name: one for one in await self._store.savepoints(key)}
+            except StoreCorruptError as error:
+                differing.append((key, f"{what} ({error})"))
+                continue
+            if held != self._seen.savepoints.get(key, {}):
+                differing.append((key, what))
+        # Asked for last, so that whatever was set meanwhile is among them.
         changed = {entry.key for entry in await self._since(lambda entry: entry.savepoint is not None)}
-        for key in self._seen.versions.keys() - changed:
-            told = self._seen.savepoints.get(key, {})
-            if {one.name: one for one in await self._store.savepoints(key)} != told:
-                self._find(None, f"the savepoints of {key} are not those that the log tells of: altered")
+        for key, what in differing:
+            if key not in changed:
+                self._find(None, what)
+
+    async def _check_last_token(self) -> None:
+        """The highest id of a token is that of the log: from a lower one an id would be given twice."""
+        if self._beside is None:
+            return
+        last = self._beside.last_token_id
+        created = await self._since(lambda entry: entry.kind is ChangeKind.TOKEN_CREATED)
+        told = max(self._seen.tokens, default=0)
+        if last not in {told, *(entry.token_id for entry in created)}:
+            self._find(
+                None, f"the last token id of the store (history.last_token_id) is {last}, by the log {told}: altered"
+            )
+
+    async def _check_master_key(self) -> None:
+        """The check value is there, and opens under the master key."""
+        if self._beside is None or await self._since(lambda entry: entry.kind in _ABOUT_KEYS):
+            return
+        check = self._beside.seal_check
+        if check is None:
+            self._find(None, "the check value of the master key (history.seal_check) is missing: it was removed")
+            return
+        try:
+            self._vault.verify_check(check)
+        except WrongMasterKeyError:
+            self._find(
+                None, "the check value of the store (history.seal_check) does not open under the master key: altered"
+            )
 
     async def _check_keys(self) -> None:
         """The keys of the store are those that the log told of last."""

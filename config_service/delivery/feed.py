@@ -150,7 +150,9 @@ class Feed:
 
     async def start(self) -> None:
         """Load everything that is served. Raises StoreError, StoreCorruptError when something does not open."""
-        self._position = await self._store.position()
+        # With the link, which the next change builds on: a damaged one shows now.
+        head = await self._store.head()
+        self._position = Position(head.epoch, head.revision)
         tokens = await self._store.tokens()
         await self._keys.hold(*(key.sealed for token in tokens for key in token.keys))
         self._tokens.load([open_token(stored, self._vault) for stored in tokens])

@@ -362,6 +362,18 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class BesideLog:
+    """What a store keeps beside its log and what the log leads to, by which an alteration shows."""
+
+    last_token_id: int
+    """The highest id that a token was given; 0: there was none."""
+    seal_check: bytes | None
+    """The sealed check value of the master key; None: there is none."""
+    named: frozenset[ConfigKey]
+    """The configs that have savepoints, whether or not they have versions."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class StoredKey:
     """A key of a token, sealed at rest. From ``retires_at`` on (None: never) nothing is sealed with it any more."""
 

@@ -14,6 +14,7 @@ from config_client.protocol import Position
 from ..domain.errors import InvalidRequestError
 from ..domain.keys import ConfigKey
 from ..domain.records import (
+    BesideLog,
     Draft,
     Head,
     KeyRotation,
@@ -178,6 +179,12 @@ class ConfigStore(Protocol):
 
     async def head(self) -> Head:
         """Return epoch, newest revision and newest link, as of one moment."""
+
+    async def beside_log(self) -> BesideLog:
+        """Return what the store keeps beside its log: the last token id, the check value, the configs with savepoints.
+
+        Changes nothing.
+        """
 
     async def seal_check(self, candidate: bytes) -> bytes:
         """Return the sealed check value of this store; a store that has none yet keeps ``candidate`` and returns it."""

@@ -6,13 +6,13 @@ A row that cannot be read back means a damaged file: StoreCorruptError, which na
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy import RowMapping
 
-from config_client.protocol import format_timestamp, parse_timestamp
+from config_client.protocol import Position, format_timestamp, parse_timestamp
 
 from ..domain.errors import InvalidRequestError, StoreCorruptError
 from ..domain.keys import ConfigKey
@@ -20,6 +20,7 @@ from ..domain.records import (
     Activation,
     ChangeKind,
     Draft,
+    Head,
     KeyUse,
     LogEntry,
     NewSchema,
@@ -40,6 +41,11 @@ _ABOUT_SCHEMAS: Final = frozenset({ChangeKind.SCHEMA_SET, ChangeKind.SCHEMA_REMO
 """Kinds of log entries whose column ``version`` holds the number of a schema."""
 _ABOUT_SAVEPOINTS: Final = frozenset({ChangeKind.SAVEPOINT_SET, ChangeKind.SAVEPOINT_REMOVED})
 _MALFORMED: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError, InvalidRequestError)
+
+
+_KINDS: Final[Mapping[type[object], str]] = {bytes: "bytes", int: "number", str: "text"}
+
+T = TypeVar("T")
 
 
 def key_values(key: ConfigKey) -> dict[str, object]:
@@ -248,8 +254,8 @@ def read_draft(row: RowMapping) -> Draft:
     try:
         return Draft(
             key=ConfigKey(row["name"], row["environment"], row["label"]),
-            base=row["base"],
-            document=bytes(row["document"]),
+            base=_natural(row["base"]),
+            document=_bytes(row["document"]),
             changed_by=row["changed_by"],
             timestamp=parse_timestamp(row["timestamp"]),
         )
@@ -292,18 +298,19 @@ def read_schema_info(row: RowMapping) -> SchemaInfo:
 
 def read_token(row: RowMapping) -> StoredToken:
     """Return the token that a row of ``tokens`` keeps. Raises StoreCorruptError."""
+    secret_hash = _in_column("tokens.secret_hash", row["secret_hash"], bytes, f" of token {row['id']}")
     try:
         return StoredToken(
             id=row["id"],
-            name=row["name"],
-            secret_hash=row["secret_hash"],
+            name=_text(row["name"]),
+            secret_hash=secret_hash,
             keys=tuple(
                 StoredKey(bytes.fromhex(key["sealed"]), _timestamp_or_none(key["retires_at"]))
                 for key in json.loads(row["keys"])
             ),
-            default_environment=row["default_environment"],
+            default_environment=_text(row["default_environment"]),
             scopes=tuple(Scope.parse(spelling) for spelling in json.loads(row["scopes"])),
-            created_by=row["created_by"],
+            created_by=_number(row["created_by"]),
             created_at=parse_timestamp(row["created_at"]),
             expires_at=_timestamp_or_none(row["expires_at"]),
             revoked_at=_timestamp_or_none(row["revoked_at"]),
@@ -326,7 +333,9 @@ def data_key_values(key: WrappedKey) -> dict[str, object]:
 def read_data_key(row: RowMapping) -> WrappedKey:
     """Return the key that a row of ``data_keys`` keeps. Raises StoreCorruptError."""
     try:
-        return WrappedKey(row["id"], KeyUse(row["use"]), bytes(row["wrapped"]), parse_timestamp(row["created_at"]))
+        return WrappedKey(
+            _natural(row["id"]), KeyUse(row["use"]), _bytes(row["wrapped"]), parse_timestamp(row["created_at"])
+        )
     except _MALFORMED:
         pass
     raise _damaged(f"data key {row['id']}")
@@ -360,6 +369,43 @@ def read_savepoint(row: RowMapping) -> Savepoint:
     raise _damaged(f"the savepoint of revision {row['revision']}")
 
 
+def read_position(row: RowMapping) -> Position:
+    """Return where the row of ``history`` says that the log ends. Raises StoreCorruptError, which names the column."""
+    return Position(
+        _in_column("history.epoch", row["epoch"], str), _in_column("history.revision", row["revision"], int)
+    )
+
+
+def read_head(row: RowMapping) -> Head:
+    """Return the same with the newest link. Raises StoreCorruptError, which names the column."""
+    position = read_position(row)
+    return Head(position.epoch, position.revision, read_link(row["link"]))
+
+
+def read_link(value: object) -> bytes | None:
+    """Return what the column ``link`` of ``history`` holds. Raises StoreCorruptError."""
+    return None if value is None else _in_column("history.link", value, bytes)
+
+
+def read_check(value: object) -> bytes | None:
+    """Return what the column ``seal_check`` of ``history`` holds. Raises StoreCorruptError."""
+    return None if value is None else _in_column("history.seal_check", value, bytes)
+
+
+def read_last_token_id(value: object) -> int:
+    """Return what the column ``last_token_id`` of ``history`` holds. Raises StoreCorruptError."""
+    return _in_column("history.last_token_id", value, int)
+
+
+def read_named(row: RowMapping) -> ConfigKey:
+    """Return the config that a row of ``savepoints`` is of. Raises StoreCorruptError."""
+    try:
+        return ConfigKey(_text(row["name"]), _text(row["environment"]), _text(row["label"]))
+    except _MALFORMED:
+        pass
+    raise _damaged("the config of a savepoint")
+
+
 def _about(entry: LogEntry) -> str | None:
     return entry.savepoint if entry.archived is None else ",".join(map(str, entry.archived))
 
@@ -387,6 +433,24 @@ def _number(value: object) -> int:
     raise TypeError("expected a number")
 
 
+def _natural(value: object) -> int:
+    if _number(value) < 0:
+        raise ValueError("expected no number below 0")
+    return _number(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise TypeError("expected text")
+
+
+def _bytes(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    raise TypeError("expected bytes")
+
+
 def _number_or_none(value: object) -> int | None:
     return None if value is None else _number(value)
 
@@ -403,6 +467,15 @@ def _bytes_or_none(value: object) -> bytes | None:
     if value is None or isinstance(value, bytes):
         return value
     raise TypeError("expected bytes")
+
+
+def _in_column(column: str, value: object, kind: type[T], of: str = "") -> T:
+    """Return ``value``, which SQLite lets be of any kind, whatever the column was made for."""
+    if isinstance(value, kind):
+        return value
+    raise StoreCorruptError(
+        f"{column}{of} holds no {_KINDS[kind]}: the store was damaged or altered; restore it from a backup"
+    )
 
 
 def _damaged(what: str) -> StoreCorruptError:

@@ -22,6 +22,7 @@ from config_client.protocol import Position
 from ..domain.errors import StoreError
 from ..domain.keys import ConfigKey
 from ..domain.records import (
+    BesideLog,
     Draft,
     Head,
     KeyRotation,
@@ -112,6 +113,10 @@ class SqlStore:
     async def head(self) -> Head:
         """Return epoch, newest revision and newest link, as of one moment."""
         return await self._read(history.head)
+
+    async def beside_log(self) -> BesideLog:
+        """Return what is kept beside the log. Changes nothing."""
+        return await self._read(history.beside_log)
 
     async def seal_check(self, candidate: bytes) -> bytes:
         """Return the sealed check value of this store; a store that has none yet keeps ``candidate`` and returns it."""

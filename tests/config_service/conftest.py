@@ -27,6 +27,7 @@ from config_service.domain.archiving import archivable
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import (
     Activation,
+    BesideLog,
     ChangeKind,
     Draft,
     Head,
@@ -113,6 +114,10 @@ class MemoryStore:
 
     async def head(self) -> Head:
         return Head(self.epoch, len(self.entries), self.newest_link)
+
+    async def beside_log(self) -> BesideLog:
+        named = frozenset(key for key, held in self.held_savepoints.items() if held)
+        return BesideLog(len(self.held_tokens), self.check, named)
 
     async def seal_check(self, candidate: bytes) -> bytes:
         self.check = self.check or candidate

@@ -19,7 +19,7 @@ from config_client.protocol import format_timestamp
 from config_service import origin
 from config_service.app import Application, create_app, utc_now
 from config_service.audit_operations import Wanted
-from config_service.domain.errors import InvalidRequestError, StoreError, StoreFullError
+from config_service.domain.errors import InvalidRequestError, StoreCorruptError, StoreError, StoreFullError
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import ChangeKind, LogEntry
 from config_service.domain.scopes import SERVICE_SCOPES
@@ -42,6 +42,10 @@ _TOKEN = (
     "INSERT INTO tokens (id, name, secret_hash, keys, default_environment, scopes, created_by, created_at, expires_at, "
     "revoked_at) SELECT 9, name, zeroblob(32), keys, default_environment, scopes, created_by, created_at, "
     "expires_at, revoked_at FROM tokens WHERE id = 1"
+)
+_SAVEPOINT = (
+    "INSERT INTO savepoints (name, environment, label, savepoint, version, revision, changed_by, timestamp) SELECT "
+    "'{name}', 'default', 'main', 'inserted', {version}, revision, changed_by, timestamp FROM log WHERE revision = 3"
 )
 _END = "UPDATE history SET revision = 12"
 _VERSION = (
@@ -218,6 +222,24 @@ def test_an_untouched_store_is_sound(path: Path) -> None:
         ("UPDATE history SET link = x'00'", 14, "the end of the log was cut or altered"),
         ("UPDATE history SET epoch = '0123456789ab0123456789ab'", 14, "the epoch of the store"),
         ("UPDATE drafts SET document = x'00'", None, "the draft of orders"),
+        ("UPDATE drafts SET document = 'text'", None, "a draft cannot be read"),
+        ("UPDATE drafts SET base = 'text'", None, "a draft cannot be read"),
+        ("UPDATE history SET last_token_id = 2", None, "history.last_token_id) is 2, by the log 3"),
+        ("UPDATE history SET last_token_id = 4", None, "history.last_token_id) is 4, by the log 3"),
+        ("UPDATE history SET seal_check = NULL", None, "history.seal_check) is missing"),
+        ("UPDATE history SET seal_check = zeroblob(length(seal_check))", None, "history.seal_check) does not open"),
+        # A savepoint of a config, and of a version, that the log does not know.
+        (_SAVEPOINT.format(name="nowhere", version=1), None, "the savepoints of nowhere"),
+        (_SAVEPOINT.format(name="orders", version=99), None, "the savepoints of orders"),
+        (_SAVEPOINT.replace("'{name}'", "x'00'").format(version=1), None, "the config of a savepoint cannot be read"),
+        # SQLite keeps what it is given, whatever the column was made for.
+        ("UPDATE tokens SET secret_hash = 'text' WHERE id = 2", None, "tokens.secret_hash of token 2 holds no bytes"),
+        ("UPDATE tokens SET name = x'00' WHERE id = 2", None, "token 2 cannot be read"),
+        ("UPDATE history SET revision = 'text'", None, "history.revision holds no number"),
+        ("UPDATE history SET link = 'text'", None, "history.link holds no bytes"),
+        ("UPDATE history SET epoch = x'00'", None, "history.epoch holds no text"),
+        ("UPDATE history SET last_token_id = 'text'", None, "history.last_token_id holds no number"),
+        ("UPDATE history SET seal_check = 'text'", None, "history.seal_check holds no bytes"),
     ],
 )
 def test_whatever_is_altered_is_found_and_named(path: Path, statement: str, revision: int, what: str) -> None:
@@ -535,6 +557,9 @@ def test_entries_are_filtered_and_paged(path: Path) -> None:
         ("_check_end", "UPDATE history SET epoch = '0123456789ab0123456789ab'"),
         ("_check_marks", "UPDATE versions SET cancelled = 5 WHERE revision = 4"),
         ("_check_drafts", "UPDATE drafts SET document = x'00'"),
+        ("_check_last_token", "UPDATE history SET last_token_id = 9"),
+        ("_check_master_key", "UPDATE history SET seal_check = NULL"),
+        ("_check_savepoints", _SAVEPOINT.format(name="nowhere", version=1)),
     ],
 )
 def test_every_check_is_needed(path: Path, overlooked: str, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -688,6 +713,21 @@ def test_what_is_done_to_the_old_part_of_a_log_is_found(path: Path, statement: s
     run(path, verify)
     alter(path, statement)
     assert not verify_offline(path).sound
+
+
+@pytest.mark.parametrize(
+    ("statement", "column"),
+    [
+        ("UPDATE tokens SET secret_hash = 'text' WHERE id = 2", "tokens.secret_hash of token 2 holds no bytes"),
+        ("UPDATE history SET revision = 'text'", "history.revision holds no number"),
+        ("UPDATE history SET link = 'text'", "history.link holds no bytes"),
+    ],
+)
+def test_a_service_does_not_start_on_a_column_of_another_kind(path: Path, statement: str, column: str) -> None:
+    """The failure names table and column, and is one of a damaged store."""
+    alter(path, statement)
+    with pytest.raises(StoreCorruptError, match=column):
+        run(path, verify)
 
 
 async def name_and_archive(app: Application) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from config_client.protocol import Position
 
 from ...domain.records import (
+    BesideLog,
     Link,
     LogEntry,
     WrappedKey,
@@ -19,10 +20,23 @@ from .access import Access, value_of
 from .deciding import require_active
 from .protocol import Cell
 from .restoring import fill
+from .session import Session
 
 
 class Upkeep(Access):
     """The part of a ``ConfigStore`` that concerns no config in particular."""
+
+    async def beside_log(self) -> BesideLog:
+        """Return what is kept beside the log. Changes nothing."""
+        session = self._opened()
+
+        def read() -> BesideLog:
+            last_token_id, named = session.look(
+                lambda state: (len(state.tokens), frozenset(key for key, named in state.savepoints.items() if named))
+            )
+            return BesideLog(last_token_id, self._kept_check(session), named)
+
+        return await session.run(read)
 
     async def seal_check(self, candidate: bytes) -> bytes:
         """Return the sealed check value of this store; a store that has none yet keeps ``candidate`` and returns it."""
@@ -31,14 +45,17 @@ class Upkeep(Access):
         def write() -> bytes:
             session.refresh()
             while True:
-                # The latest first: keys may have brought another one.
-                later = session.look(lambda state: state.check) or value_of(self._journal.cell(cells.KEYS))
-                kept = later or value_of(self._journal.cell(cells.CHECK))
+                kept = self._kept_check(session)
                 if kept is not None:
                     return kept
                 self._journal.swap(cells.CHECK, None, Cell(candidate))
 
         return await session.write(write)
+
+    def _kept_check(self, session: Session) -> bytes | None:
+        # The latest first: keys may have brought another one.
+        later = session.look(lambda state: state.check) or value_of(self._journal.cell(cells.KEYS))
+        return later or value_of(self._journal.cell(cells.CHECK))
 
     async def keys(self) -> tuple[WrappedKey, ...]:
         """Return every key of the store, by id; none before it was given its first ones."""

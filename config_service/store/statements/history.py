@@ -8,9 +8,9 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from config_client.protocol import Position
 
-from ...domain.records import Head, Link, LogEntry
+from ...domain.records import BesideLog, Head, Link, LogEntry
 from .. import rows
-from ..schema import history, log
+from ..schema import history, log, savepoints
 from .keys import MAX_NUMBER
 
 _LOCK: Final = update(history).values(revision=history.c.revision)
@@ -45,7 +45,7 @@ def next_token(connection: Connection) -> tuple[int, int]:
 def append(connection: Connection, entry: LogEntry, link: Link | None) -> LogEntry:
     """Add ``entry`` to the log, chained by ``link``, and return it as it stands there. Raises what ``link`` raises."""
     if link is not None:
-        entry = link(entry, connection.execute(_LINK).scalar_one())
+        entry = link(entry, rows.read_link(connection.execute(_LINK).scalar_one()))
         connection.execute(_SET_LINK, {"newest": entry.link})
     connection.execute(insert(log), rows.log_values(entry))
     return entry
@@ -59,17 +59,27 @@ def entries(connection: Connection, after: int, limit: int) -> list[LogEntry]:
 
 def position(connection: Connection) -> Position:
     """Return the epoch and the newest revision."""
-    epoch, revision = connection.execute(select(history.c.epoch, history.c.revision)).one()
-    return Position(epoch, revision)
+    return rows.read_position(connection.execute(select(history.c.epoch, history.c.revision)).mappings().one())
 
 
 def head(connection: Connection) -> Head:
     """Return where the log ends, as of one moment."""
-    return Head(*connection.execute(select(history.c.epoch, history.c.revision, history.c.link)).one())
+    columns = select(history.c.epoch, history.c.revision, history.c.link)
+    return rows.read_head(connection.execute(columns).mappings().one())
+
+
+def beside_log(connection: Connection) -> BesideLog:
+    """Return what is kept beside the log. Raises StoreCorruptError."""
+    last_token_id, check = connection.execute(select(history.c.last_token_id, history.c.seal_check)).one()
+    named = connection.execute(select(savepoints.c.name, savepoints.c.environment, savepoints.c.label).distinct())
+    return BesideLog(
+        rows.read_last_token_id(last_token_id),
+        rows.read_check(check),
+        frozenset(rows.read_named(row) for row in named.mappings()),
+    )
 
 
 def seal_check(connection: Connection, candidate: bytes) -> bytes:
     """Return the sealed check value; where there is none yet, keep ``candidate`` and return it."""
     connection.execute(update(history).where(history.c.seal_check.is_(None)).values(seal_check=candidate))
-    kept: bytes = connection.execute(select(history.c.seal_check)).scalar_one()
-    return kept
+    return rows.read_check(connection.execute(select(history.c.seal_check)).scalar_one()) or candidate

@@ -13,7 +13,7 @@ import pytest
 
 from ...domain.errors import StoreError
 from ...domain.keys import ConfigKey
-from ...domain.records import ChangeKind, KeyUse, LogEntry, StoredKey, WrappedKey
+from ...domain.records import BesideLog, ChangeKind, KeyUse, LogEntry, StoredKey, WrappedKey
 from ...domain.sealing import (
     SEALED_KINDS,
     NewKeys,
@@ -33,6 +33,7 @@ from .suite import (
     new_draft,
     new_keys,
     new_rotation,
+    new_savepoint,
     new_schema,
     new_token,
     new_version,
@@ -113,6 +114,25 @@ class SealingLaws(StoreSuite):
             await store.commit_keys(replace(new_keys(await store.keys()), check=b"second"))
         async with self.opened(tmp_path) as store:
             assert await store.seal_check(b"other") == b"second"
+
+    @scenario
+    async def test_what_is_beside_the_log_is_told_and_not_made(self, tmp_path: Path) -> None:
+        """The last token id, the check value as it was kept or changed last, and the configs that have savepoints."""
+        async with self.opened(tmp_path) as store:
+            assert await store.beside_log() == BesideLog(0, None, frozenset())
+            assert await store.beside_log() == BesideLog(0, None, frozenset())
+            await store.seal_check(b"first")
+            for _ in range(2):
+                await store.commit_token(new_token())
+            await store.revoke_token(2, 1, NOON)
+            for key in (ORDERS, _OTHER):
+                await store.commit_version(new_version(key))
+                await store.commit_savepoint(new_savepoint(key=key))
+            assert await store.beside_log() == BesideLog(2, b"first", frozenset({ORDERS, _OTHER}))
+            await store.commit_savepoint(new_savepoint(key=_OTHER, version=None, base=1))
+            await store.commit_keys(replace(new_keys(), check=b"second"))
+        async with self.opened(tmp_path) as store:
+            assert await store.beside_log() == BesideLog(2, b"second", frozenset({ORDERS}))
 
     @scenario
     async def test_keys_change_only_on_those_that_there_are(self, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from vaults import HeldKeys, new_vault
 
-from config_client.protocol import Position
 from config_service.delivery.feed import Change, Feed
 from config_service.delivery.hub import Hub
 from config_service.delivery.running import Running
@@ -290,12 +289,12 @@ async def test_a_gap_in_the_log_is_a_damaged_store(memory: Memory) -> None:
 async def test_a_log_that_ends_before_its_position_is_a_damaged_store(memory: Memory) -> None:
     """The counter says more than the log holds."""
     await memory.commit(0)
-    position = await memory.store.position()
+    head = await memory.store.head()
 
     async def beyond() -> Any:
-        return Position(position.epoch, 9)
+        return replace(head, revision=9)
 
-    memory.store.position = beyond
+    memory.store.head = beyond
     with pytest.raises(StoreCorruptError, match="ends at revision 1"):
         await memory.feed.start()
 
