@@ -43,7 +43,7 @@ MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.UNEXPECTED: "an unexpected failure, or a confirmation declined",
     ExitCode.USAGE: "wrong usage: an unknown option, a missing argument, a file that cannot be read, no operator token",
     ExitCode.DENIED: "the token is unknown, expired or revoked, or its scopes do not cover the request",
-    ExitCode.NOT_FOUND: "no such config, version, draft, schema or token",
+    ExitCode.NOT_FOUND: "no such config, version, draft, schema or token, or no store where one was to be opened",
     ExitCode.CONFLICT: "a precondition did not hold, the draft is outdated or a patch does not apply to it, the token "
     "can be given no other key, the store is initialised already or not empty, or the file is there already; nothing "
     "was changed",

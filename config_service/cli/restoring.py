@@ -36,7 +36,7 @@ def copy_store(store_url: str, take: Callable[[bytes], None]) -> None:
     async def copy() -> None:
         settings = Settings.load(store_url=store_url)
         vault = Vault(*settings.all_master_keys())
-        async with _opened(settings) as store:
+        async with _opened(settings, create=False) as store:
             if not (await store.position()).revision:
                 raise CommandError("the store is empty: is --store-url the one that was meant?", ExitCode.NOT_FOUND)
             vault.verify_check(await store.seal_check(vault.new_check()))
@@ -131,8 +131,8 @@ def _joined(first: Record, others: Iterator[Record]) -> Iterator[Record]:
 
 
 @asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[ConfigStore]:
-    store = create_store(settings.store_url)
+async def _opened(settings: Settings, *, create: bool = True) -> AsyncIterator[ConfigStore]:
+    store = create_store(settings.store_url, create=create)
     await store.open()
     try:
         yield store

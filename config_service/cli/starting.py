@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from ..app import opened
-from ..domain.errors import ServiceError
+from ..domain.errors import ServiceError, StoreMissingError
 from ..logs import json_line
 from ..operations import Operations
 from ..server import run
@@ -27,6 +27,8 @@ def start_failures() -> Iterator[None]:
     """Turn what keeps settings, store or server from starting into the command's end."""
     try:
         yield
+    except StoreMissingError as error:
+        failure = CommandError(f"{error}: is the store URL the one that was meant?", ExitCode.NOT_FOUND)
     except ServiceError as error:
         failure = CommandError(str(error), ExitCode.START_FAILED)
     else:

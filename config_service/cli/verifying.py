@@ -50,7 +50,7 @@ def _driven(runner: asyncio.Runner, lines: AsyncGenerator[bytes]) -> Iterator[Ma
 
 
 async def _lines(settings: Settings, anchor: Anchor | None) -> AsyncGenerator[bytes]:
-    store, vault = create_store(settings.store_url), Vault(*settings.all_master_keys())
+    store, vault = create_store(settings.store_url, create=False), Vault(*settings.all_master_keys())
     keys = KeyHolder(store, vault, utc_now)
     await store.open()
     try:

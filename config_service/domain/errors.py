@@ -257,6 +257,10 @@ class StoreError(ServiceError):
     code = "store_unavailable"
 
 
+class StoreMissingError(StoreError):
+    """There is no store where one was to be opened, and none was made."""
+
+
 class StoreFullError(StoreError):
     """No space is left for the store."""
 

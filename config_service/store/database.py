@@ -36,8 +36,15 @@ class Database(Protocol):
     def listener(self) -> Listener | None:
         """Return what hears of the commits of other processes, or None where there are none to hear of."""
 
-    def acquire(self) -> None:
-        """Take the right to use the database. Raises StoreLockedError or another StoreError."""
+    @property
+    def name(self) -> str:
+        """What to call it in messages. No secret."""
+
+    def acquire(self, *, create: bool = True) -> None:
+        """Take the right to use the database.
+
+        Raises StoreLockedError or another StoreError; without ``create`` StoreMissingError where there is none.
+        """
 
     def release(self) -> None:
         """Give it back. Releasing twice, or before acquiring, does nothing."""

@@ -142,7 +142,12 @@ class PostgresDatabase:
         """Return what hears of the commits of other processes."""
         return PostgresListener(self._connect_to_listen)
 
-    def acquire(self) -> None:
+    @property
+    def name(self) -> str:
+        """Server and database."""
+        return self._name
+
+    def acquire(self, *, create: bool = True) -> None:
         """Do nothing: several processes are welcome."""
 
     def release(self) -> None:

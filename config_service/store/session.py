@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from sqlalchemy import Connection, insert, select
 
-from ..domain.errors import ServiceError, StoreError
+from ..domain.errors import ServiceError, StoreError, StoreMissingError
 from . import migrations
 from .batches import Batches
 from .database import Database
@@ -25,13 +25,19 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 _READERS: Final = 4
+_OLDER: Final = (
+    "the store is of an older version of the service, and was left as it is; use that version, or let `config-service "
+    "serve` of this one migrate the store first"
+)
 
 
 class Session:
     """What a store holds between ``open`` and ``close``: the database, its connections and the threads they run on."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, create: bool = True) -> None:
+        """Use ``database``; without ``create`` it has to hold a store already, of the newest schema."""
         self._database = database
+        self._create = create
         self._writes = database.writing_engine()
         self._reads = database.reading_engine(_READERS)
         self._writer = ThreadPoolExecutor(1, "config-store-writer")
@@ -93,9 +99,14 @@ class Session:
         raise failure
 
     def _prepare(self) -> None:
-        self._database.acquire()
+        self._database.acquire(create=self._create)
         with self._reads.connect() as connection:
-            current = self._database.admit(connection) and migrations.is_current(connection)
+            there = self._database.admit(connection)
+            current = there and migrations.is_current(connection)
+            if not self._create and not there:
+                raise StoreMissingError(f"{self._database.name}: there is no store; nothing was made")
+            if not self._create and not current:
+                raise StoreError(f"{self._database.name}: {_OLDER}")
             self._database.prepare(connection)
         if not current:
             # Another process may be quicker; then there is nothing left to do.

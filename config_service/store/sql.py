@@ -59,11 +59,13 @@ class SqlStore:
     """A ``ConfigStore`` in the database that ``url`` names: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or
     ``postgresql://user:password@host:5432/database``.
 
-    Raises StoreError when ``url`` names none that can be used.
+    Without ``create`` opening makes no store and migrates none. Raises StoreError when ``url`` names none that can be
+    used.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = True) -> None:
         self._url = url
+        self._create = create
         self._session: Session | None = None
         self._listener: Listener | None = None
         self._database = _database_of(url)
@@ -84,11 +86,11 @@ class SqlStore:
     async def open(self) -> None:
         """Open the store, creating or migrating it as needed, and take its lock. Opening twice is allowed.
 
-        Raises StoreLockedError, StoreCorruptError or StoreError.
+        Raises StoreMissingError, StoreLockedError, StoreCorruptError or StoreError.
         """
         if self._session is None:
             self._database = _database_of(self._url)
-            session = Session(self._database)
+            session = Session(self._database, create=self._create)
             try:
                 await session.start()
             except BaseException:

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
 
-from ..domain.errors import StoreCorruptError, StoreError, StoreFullError, StoreLockedError
+from ..domain.errors import StoreCorruptError, StoreError, StoreFullError, StoreLockedError, StoreMissingError
 from . import migrations
 from .lock import FileLock
 
@@ -81,12 +81,21 @@ class SqliteFile:
         # The real path: two names of one file must lead to one lock.
         return cls(Path(os.path.realpath(path)))
 
-    def acquire(self) -> None:
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self._path)
+
+    def acquire(self, *, create: bool = True) -> None:
         """Lock the file, and create it (0600) and its directory (0700) where missing.
 
-        Raises StoreLockedError when another store holds it, else StoreError. A file of two names is refused: each has a
-        lock and a write-ahead log of its own (SQLite, "How To Corrupt", section 2.5).
+        Raises StoreMissingError where it is missing and not to be created; StoreLockedError when another store holds
+        it, else StoreError. A file of two names is refused: each has a lock and a write-ahead log of its own (SQLite,
+        "How To Corrupt", section 2.5).
         """
+        # A file of no bytes is what is left where a store was about to be made.
+        if not create and not (self._path.exists() and (self._path.stat().st_size or not self._path.is_file())):
+            raise StoreMissingError(f"{self._path}: there is no store; nothing was made")
         _make_directory(self._path.parent)
         lock = FileLock(self._path.with_name(f"{self._path.name}.lock"))
         if not lock.acquire():

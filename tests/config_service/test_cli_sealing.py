@@ -139,6 +139,47 @@ def test_a_tampered_store_is_told_by_its_revisions_and_an_exit_code(live: LiveSe
     assert call(live, "audit", "verify", "--anchor", other, "--store-url", f"sqlite:///{copy}").exit_code != 0
 
 
+@pytest.mark.parametrize(
+    ("statement", "column"),
+    [
+        ("UPDATE tokens SET secret_hash = 'text' WHERE id = 2", "tokens.secret_hash"),
+        ("UPDATE history SET revision = 'text'", "history.revision"),
+        ("UPDATE history SET link = 'text'", "history.link"),
+    ],
+)
+def test_a_column_of_another_kind_is_a_finding_and_serve_names_it(
+    live: LiveService, tmp_path: Path, statement: str, column: str
+) -> None:
+    """Online and offline with the exit code of a finding; a service does not start, and says why."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    connection = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    connection.execute(statement)
+    connection.close()
+    online = call(live, "audit", "verify")
+    live.stop()
+    offline = call(live, "audit", "verify", "--store-url", url, CONFIG_SERVER_MASTER_KEY=MASTER_KEY)
+    for result in (online, offline):
+        assert (result.exit_code, f"{column} " in result.stdout) == (9, True), result.output
+    assert json.loads(
+        call(live, "audit", "verify", "--store-url", url, "--json", CONFIG_SERVER_MASTER_KEY=MASTER_KEY).stdout
+    )["findings"]
+    served = call(live, "serve", "--store-url", url, "--port", "0", CONFIG_SERVER_MASTER_KEY=MASTER_KEY)
+    assert (served.exit_code, served.stdout) == (8, "")
+    assert f"error: {column} " in served.stderr
+
+
+@pytest.mark.parametrize("form", ["sqlite:///{}/none/store.db", "file://{}/none"])
+@pytest.mark.parametrize("arguments", [("audit", "verify"), ("backup", "-")])
+def test_no_store_is_made_where_there_is_none(arguments: tuple[str, ...], form: str, tmp_path: Path) -> None:
+    """A mistyped URL is told as such, and leaves nothing behind."""
+    result = CliRunner().invoke(
+        program, [*arguments, "--store-url", form.format(tmp_path)], env={"CONFIG_SERVER_MASTER_KEY": MASTER_KEY}
+    )
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert "there is no store; nothing was made" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("anchor", ["5", "x:1", "6:" + "g" * 64])
 def test_what_is_no_anchor_is_refused(live: LiveService, anchor: str) -> None:
     """Before anything is verified, online and offline."""

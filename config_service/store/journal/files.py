@@ -26,7 +26,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from ...domain.epochs import later_epoch
-from ...domain.errors import StoreCorruptError, StoreError, StoreFullError, StoreLockedError
+from ...domain.errors import StoreCorruptError, StoreError, StoreFullError, StoreLockedError, StoreMissingError
 from ..lock import FileLock
 from .directory import make_directory, read_fields, remove, replace, spell, write_new
 from .fields import Fields
@@ -48,15 +48,17 @@ class FilesJournal:
 
     shared: Final = False
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, create: bool = True) -> None:
         self._path = directory
+        self._may_create = create
         self._lock: FileLock | None = None
         self._history = _History(directory, directory)
 
     @classmethod
-    def from_url(cls, url: str) -> FilesJournal:
+    def from_url(cls, url: str, *, create: bool = True) -> FilesJournal:
         """Return the journal in the directory that ``url`` names (RFC 8089, and a relative form).
 
+        Without ``create`` it is opened only where there is one.
         Raises StoreError, which does not repeat the URL.
         """
         scheme, _, rest = url.partition(":")
@@ -64,16 +66,21 @@ class FilesJournal:
         if scheme != "file" or rest.strip("/") == "" or path.startswith("//") or "?" in rest or "\0" in path:
             raise StoreError(f"unsupported URL of a store in plain files; use {URL_FORMS}")
         # The real path: two names of one directory must lead to one lock.
-        return cls(Path(os.path.realpath(path)))
+        return cls(Path(os.path.realpath(path)), create=create)
 
     def open(self) -> str:
         """Lock the directory and return the epoch of the store in it, which is made when the directory is empty.
 
-        Raises StoreLockedError when another store holds it; StoreCorruptError for a directory of something else, or a
+        Raises StoreMissingError when there is none, and none is to be made; StoreLockedError when another store holds
+        it; StoreCorruptError for a directory of something else, or a
         file among the records that is none; StoreError.
         """
-        make_directory(self._path)
         store = self._path / _STORE
+        if not self._may_create and not store.exists():
+            if self._path.is_dir():
+                self._refuse_others("", f"{store} is missing")
+            raise StoreMissingError(f"{self._path}: there is no store; nothing was made")
+        make_directory(self._path)
         if not store.exists():
             others = [name for name in os.listdir(self._path) if name not in {"lock", "growing", "lost+found"}]
             if not all(map(_EPOCH.fullmatch, others)):

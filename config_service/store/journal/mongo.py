@@ -50,6 +50,7 @@ from ...domain.errors import (
     StoreCorruptError,
     StoreError,
     StoreFullError,
+    StoreMissingError,
 )
 from .fields import Fields
 from .protocol import Cell, Growing
@@ -87,8 +88,9 @@ class MongoJournal:
 
     shared: Final = True
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = True) -> None:
         self._url = url
+        self._create = create
         self._client: MongoClient[_Document] | None = None
         self._place: _Place | None = None
         self._where = "the MongoDB database"
@@ -109,7 +111,8 @@ class MongoJournal:
     def open(self) -> str:
         """Connect, and return the epoch of the store in the database, which is made when there is none.
 
-        Raises StoreCorruptError for a database of something else; StoreError.
+        Raises StoreMissingError when there is none, and none is to be made; StoreCorruptError for a database of
+        something else; StoreError.
         """
         # At DEBUG it tells every command, with all that is written.
         logging.getLogger("pymongo.command").setLevel(logging.INFO)
@@ -118,7 +121,7 @@ class MongoJournal:
         client: MongoClient[_Document] = MongoClient(self._url, connect=False, **timeouts)
         self._client = client
         first = _Place(client, self._where, "")
-        self._place = first.at(first.current())
+        self._place = first.at(first.current(create=self._create))
         return self._place.epoch
 
     def close(self) -> None:
@@ -215,8 +218,8 @@ class _Place:
         """Return the place of another epoch in the same database."""
         return _Place(self._client, self._where, epoch)
 
-    def current(self) -> str:
-        """Return the present epoch of the database; one that begins now where there is no store."""
+    def current(self, *, create: bool) -> str:
+        """Return the present epoch of the database; with ``create`` one that begins now where there is no store."""
         store = self._cells.find_one({"_id": _STORE})
         if store is None:
             if self._log.find_one({}) is not None:
@@ -224,6 +227,8 @@ class _Place:
                     f"{self._where} holds a collection log of another program; nothing was changed: give the service a "
                     "database of its own"
                 )
+            if not create:
+                raise StoreMissingError(f"{self._where}: there is no store; nothing was made")
             store = {"_id": _STORE, "format": _FORMAT, "epoch": later_epoch(datetime.now(timezone.utc))}
             try:
                 self._cells.insert_one(store)

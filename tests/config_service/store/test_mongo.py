@@ -29,6 +29,7 @@ from config_service.domain.errors import (
     StoreCorruptError,
     StoreError,
     StoreFullError,
+    StoreMissingError,
 )
 from config_service.domain.keys import ConfigKey
 from config_service.domain.records import ChangeKind, KeyUse, StoredKey, WrappedKey
@@ -185,6 +186,24 @@ def test_a_record_that_was_amended_meanwhile_is_read_again(mongodb_url: str) -> 
         await store.close()
 
     asyncio.run(scenario())
+
+
+def test_no_store_is_made_where_one_was_to_be_opened(mongodb_url: str) -> None:
+    """No collection is made; and a store that is there is opened."""
+
+    async def scenario(*, create: bool) -> None:
+        store = JournalStore(MongoJournal(mongodb_url, create=create))
+        try:
+            await store.open()
+        finally:
+            await store.close()
+
+    with pytest.raises(StoreMissingError, match="there is no store; nothing was made"):
+        asyncio.run(scenario(create=False))
+    with MongoClient[dict[str, object]](mongodb_url) as client:
+        assert client.get_default_database().list_collection_names() == []
+    asyncio.run(scenario(create=True))
+    asyncio.run(scenario(create=False))
 
 
 def test_a_database_of_another_program_is_left_as_it_was(mongodb_url: str) -> None:

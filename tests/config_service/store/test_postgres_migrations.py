@@ -13,13 +13,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 
-from config_service.domain.errors import StoreCorruptError, StoreError
+from config_service.domain.errors import StoreCorruptError, StoreError, StoreMissingError
 from config_service.domain.keys import ConfigKey
 from config_service.store import migrations
 from config_service.store.postgres import PostgresDatabase
 from config_service.store.postgres import metadata as own
 from config_service.store.schema import metadata
 from config_service.store.sql import SqlStore
+from config_service.store.urls import create_store
 from config_service.testing import check_laws, new_draft, new_rotation, new_schema, new_token, new_version
 
 ORDERS = ConfigKey("orders")
@@ -141,6 +142,31 @@ def test_a_migration_that_fails_changes_nothing(postgres_url: str) -> None:
     with migrating(postgres_url) as connection:
         assert migrations.is_current(connection)
         assert rows_of(connection) == before
+
+
+def test_a_schema_without_a_store_gets_none_where_one_was_to_be_opened(postgres_url: str) -> None:
+    """No table is made; one that is older is not migrated; and what is current is opened."""
+
+    async def open_as_it_is() -> None:
+        store = create_store(postgres_url, create=False)
+        try:
+            await store.open()
+        finally:
+            await store.close()
+
+    with pytest.raises(StoreMissingError, match="there is no store; nothing was made"):
+        asyncio.run(open_as_it_is())
+    with psycopg.connect(postgres_url) as connection:
+        tables = "SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace"
+        assert connection.execute(tables).fetchone() == (0,)
+    fill(postgres_url)
+    asyncio.run(open_as_it_is())
+    with migrating(postgres_url) as migration:
+        migrations.downgrade(migration, "-1")
+    with pytest.raises(StoreError, match="older version"):
+        asyncio.run(open_as_it_is())
+    with migrating(postgres_url) as migration:
+        assert not migrations.is_current(migration)
 
 
 def test_one_process_migrates_and_the_others_wait_for_it(postgres_url: str) -> None:
