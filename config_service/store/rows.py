@@ -152,14 +152,14 @@ def read_version(row: RowMapping) -> Version:
     """Return the version that a row of ``versions`` keeps. Raises StoreCorruptError."""
     try:
         return Version(
-            key=ConfigKey(row["name"], row["environment"], row["label"]),
+            key=_key(row),
             version=_number(row["version"]),
             revision=_number(row["revision"]),
             kind=ChangeKind(row["kind"]),
-            changed_by=row["changed_by"],
+            changed_by=_number(row["changed_by"]),
             timestamp=parse_timestamp(row["timestamp"]),
             document=_bytes_or_none(row["document"]),
-            source_version=row["source_version"],
+            source_version=_number_or_none(row["source_version"]),
             valid_from=_timestamp_or_none(row["valid_from"]),
             activation=_activation_or_none(row),
             cancelled=_number_or_none(row["cancelled"]),
@@ -177,14 +177,14 @@ def read_version_info(row: RowMapping) -> VersionInfo:
     """
     try:
         return VersionInfo(
-            key=ConfigKey(row["name"], row["environment"], row["label"]),
+            key=_key(row),
             version=_number(row["version"]),
             revision=_number(row["revision"]),
             kind=ChangeKind(row["kind"]),
-            changed_by=row["changed_by"],
+            changed_by=_number(row["changed_by"]),
             timestamp=parse_timestamp(row["timestamp"]),
             deleted=bool(row["deleted"]),
-            source_version=row["source_version"],
+            source_version=_number_or_none(row["source_version"]),
             valid_from=_timestamp_or_none(row["valid_from"]),
             activation=_activation_or_none(row),
             cancelled=_number_or_none(row["cancelled"]),
@@ -205,7 +205,7 @@ def read_log_entry(row: RowMapping) -> LogEntry:
             kind=kind,
             changed_by=row["changed_by"],
             timestamp=parse_timestamp(row["timestamp"]),
-            key=None if row["name"] is None else ConfigKey(row["name"], row["environment"], row["label"]),
+            key=None if row["name"] is None else _key(row),
             version=None if about_schema else row["version"],
             token_id=row["token_id"],
             schema=row["version"] if about_schema else None,
@@ -253,10 +253,10 @@ def read_draft(row: RowMapping) -> Draft:
     """Return the draft that a row of ``drafts`` keeps. Raises StoreCorruptError."""
     try:
         return Draft(
-            key=ConfigKey(row["name"], row["environment"], row["label"]),
+            key=_key(row),
             base=_natural(row["base"]),
             document=_bytes(row["document"]),
-            changed_by=row["changed_by"],
+            changed_by=_number(row["changed_by"]),
             timestamp=parse_timestamp(row["timestamp"]),
         )
     except _MALFORMED:
@@ -268,10 +268,10 @@ def read_schema(row: RowMapping) -> StoredSchema:
     """Return the schema that a row of ``schemas`` keeps. Raises StoreCorruptError."""
     try:
         return StoredSchema(
-            key=ConfigKey(row["name"], row["environment"], row["label"]),
+            key=_key(row),
             number=_number(row["number"]),
-            revision=row["revision"],
-            changed_by=row["changed_by"],
+            revision=_number(row["revision"]),
+            changed_by=_number(row["changed_by"]),
             timestamp=parse_timestamp(row["timestamp"]),
             schema=_bytes_or_none(row["schema"]),
         )
@@ -284,10 +284,10 @@ def read_schema_info(row: RowMapping) -> SchemaInfo:
     """Return what a row of ``schemas`` tells with ``removed`` in the place of its schema. Raises StoreCorruptError."""
     try:
         return SchemaInfo(
-            key=ConfigKey(row["name"], row["environment"], row["label"]),
+            key=_key(row),
             number=_number(row["number"]),
-            revision=row["revision"],
-            changed_by=row["changed_by"],
+            revision=_number(row["revision"]),
+            changed_by=_number(row["changed_by"]),
             timestamp=parse_timestamp(row["timestamp"]),
             removed=bool(row["removed"]),
         )
@@ -357,11 +357,11 @@ def read_savepoint(row: RowMapping) -> Savepoint:
     """Return the savepoint that a row of ``savepoints`` keeps. Raises StoreCorruptError."""
     try:
         return Savepoint(
-            key=ConfigKey(row["name"], row["environment"], row["label"]),
+            key=_key(row),
             name=row["savepoint"],
-            version=row["version"],
-            revision=row["revision"],
-            changed_by=row["changed_by"],
+            version=_number(row["version"]),
+            revision=_number(row["revision"]),
+            changed_by=_number(row["changed_by"]),
             timestamp=parse_timestamp(row["timestamp"]),
         )
     except _MALFORMED:
@@ -400,7 +400,7 @@ def read_last_token_id(value: object) -> int:
 def read_named(row: RowMapping) -> ConfigKey:
     """Return the config that a row of ``savepoints`` is of. Raises StoreCorruptError."""
     try:
-        return ConfigKey(_text(row["name"]), _text(row["environment"]), _text(row["label"]))
+        return _key(row)
     except _MALFORMED:
         pass
     raise _damaged("the config of a savepoint")
@@ -431,6 +431,10 @@ def _number(value: object) -> int:
     if isinstance(value, int):
         return value
     raise TypeError("expected a number")
+
+
+def _key(row: RowMapping) -> ConfigKey:
+    return ConfigKey(_text(row["name"]), _text(row["environment"]), _text(row["label"]))
 
 
 def _natural(value: object) -> int:

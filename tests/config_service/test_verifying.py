@@ -235,6 +235,11 @@ def test_an_untouched_store_is_sound(path: Path) -> None:
         # SQLite keeps what it is given, whatever the column was made for.
         ("UPDATE tokens SET secret_hash = 'text' WHERE id = 2", None, "tokens.secret_hash of token 2 holds no bytes"),
         ("UPDATE tokens SET name = x'00' WHERE id = 2", None, "token 2 cannot be read"),
+        ("UPDATE versions SET changed_by = 2.5 WHERE revision = 4", 4, "cannot be read"),
+        ("UPDATE versions SET source_version = 2.5 WHERE revision = 9", 9, "cannot be read"),
+        ("UPDATE schemas SET changed_by = 2.5 WHERE revision = 6", 6, "cannot be read"),
+        ("UPDATE drafts SET label = x'00'", None, "a draft cannot be read"),
+        ("UPDATE drafts SET changed_by = 'text'", None, "a draft cannot be read"),
         ("UPDATE history SET revision = 'text'", None, "history.revision holds no number"),
         ("UPDATE history SET link = 'text'", None, "history.link holds no bytes"),
         ("UPDATE history SET epoch = x'00'", None, "history.epoch holds no text"),
