@@ -17,6 +17,7 @@ from config_client import Change, State
 from config_client.testing import InMemoryService, MisuseError
 
 pytestmark = pytest.mark.integration
+SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 8))]
 
 PATIENCE = 60.0
 NAMES = ("orders", "payments", "stock")
@@ -104,7 +105,7 @@ def ends_on_the_newest(life: Life, subscriptions: dict[str, Any]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("base_only", [False, True], ids=["state-first", "base protocol"])
 def test_whatever_happens_everybody_ends_on_the_newest_state_and_never_goes_back(
     backend: InMemoryService, subscriber: Callable[..., Any], seed: int, base_only: bool
@@ -129,7 +130,7 @@ def test_whatever_happens_everybody_ends_on_the_newest_state_and_never_goes_back
         assert versions == sorted(set(versions))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_restores_from_backup_are_followed_like_everything_else(
     backend: InMemoryService, subscriber: Callable[..., Any], seed: int
 ) -> None:

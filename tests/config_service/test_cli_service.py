@@ -338,7 +338,9 @@ def test_dev_prints_three_lines_that_a_client_can_use(start: Start, tmp_path: Pa
     assert read.stdout == "{'a': 1}\n", read.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(one, marks=pytest.mark.long) for one in (signal.SIGTERM, signal.SIGHUP))]
+)
 def test_dev_ends_cleanly_and_leaves_nothing(start: Start, tmp_path: Path, number: int) -> None:
     """Ctrl-C, SIGTERM and a closed terminal end `dev` with 0 and no traceback; its temporary directory is gone."""
     temporary = tmp_path / "tmp"

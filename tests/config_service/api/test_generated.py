@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from config_service.domain.keys import ConfigKey
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 KINDS = ("admin", "writer", "reader", "none")
 NAMES = ("orders", "orders", "fresh", None)
@@ -183,7 +183,6 @@ def test_made_up_requests_are_answered_as_described(service: Any, described: Any
     assert not [status for status in seen if status >= 500 and status != 503], seen
 
 
-@pytest.mark.long
 def test_what_is_not_described_is_noticed(service: Any, described: Any) -> None:
     """A description without 401 does not pass, nor one in which an answer has another shape."""
     document = deepcopy(described.raw_schema)
@@ -198,7 +197,6 @@ def test_what_is_not_described_is_noticed(service: Any, described: Any) -> None:
         generate(service, _read(document, patch), examples=1, number=1, kinds=("admin",))
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("number", range(2))
 def test_many_made_up_requests_are_answered_as_described(service: Any, described: Any, number: int) -> None:
     """Other ones for each seed."""
