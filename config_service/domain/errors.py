@@ -260,6 +260,8 @@ class StoreError(ServiceError):
 class StoreMissingError(StoreError):
     """There is no store where one was to be opened, and none was made."""
 
+    code = "store_missing"
+
 
 class StoreFullError(StoreError):
     """No space is left for the store."""
