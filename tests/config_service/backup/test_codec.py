@@ -36,7 +36,7 @@ def test_every_kind_of_record_has_a_name() -> None:
 
 def test_no_kind_that_a_store_tells_is_left_out() -> None:
     """Whatever a method of ConfigStore returns or yields is a record, the description of one, or a plain value."""
-    # A savepoint is what its log entry says; what is beside the log follows from tokens, savepoints and the check value.
+    # A savepoint is what its log entry says; what is beside the log follows from tokens, savepoints and check value.
     described = {"VersionInfo", "SchemaInfo", "Position", "Head", "SealedValue", "Savepoint", "BesideLog"}
     told = set()
     for name, method in vars(ConfigStore).items():
