@@ -8,6 +8,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -58,13 +59,16 @@ def run(quick: bool = False) -> list[Result]:
         held = [settled(partial(memory, child_at(Path(home)))) for home in (few_home, many_home)]
         chance = random.Random(many)
         medians: dict[str, list[float]] = {small.url: [], large.url: []}
+        for service, count in ((small, FEW), (large, many)):
+            # Each is sealed when it is read for the first time.
+            with _connect(service) as load:
+                load.run_each(_requests(range(count), tokens[service.url]), 200)
         with _connect(small) as at_small, _connect(large) as at_large:
             sides = ((small.url, at_small, FEW), (large.url, at_large, many))
             for number in range(rounds_of(ROUNDS, quick=quick) + 1):
                 for url, load, count in sides if number % 2 else reversed(sides):
-                    header = {TOKEN_HEADER: tokens[url]}
-                    names = [_name(chance.randrange(count)) for _ in range(READS)]
-                    taken = load.run_each([request_bytes("GET", config_path(name), header) for name in names], 200)
+                    numbers = [chance.randrange(count) for _ in range(READS)]
+                    taken = load.run_each(_requests(numbers, tokens[url]), 200)
                     if number:
                         medians[url].append(statistics.median(taken.each) * 1e6)
         large_read, small_read = (statistics.median(medians[service.url]) for service in (large, small))
@@ -102,6 +106,10 @@ def _fill(service: ServiceProcess, count: int) -> str:
 def _connect(service: ServiceProcess) -> Load:
     url = httpx.URL(service.url)
     return Load(url.host, url.port or 80, 1)
+
+
+def _requests(numbers: Iterable[int], token: str) -> list[bytes]:
+    return [request_bytes("GET", config_path(_name(number)), {TOKEN_HEADER: token}) for number in numbers]
 
 
 def _name(number: int) -> str:
